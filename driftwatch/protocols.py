@@ -1,0 +1,67 @@
+"""The seams of the service: what a source yields, what a decoder and a sink take."""
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from driftwatch.records import Decoded, Frames, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A shard is ours to read. The answer is `Source.begin`. `committed`: what the source itself remembers."""
+
+    shard: Shard
+    start: int = 0  # the position of the first message that the shard still has
+    committed: "CommitMark | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A shard is no longer ours."""
+
+    shard: Shard
+
+
+@dataclass(frozen=True, slots=True)
+class AtEnd:
+    """Every message that the shard had has been yielded; `final`: no more will ever come."""
+
+    shard: Shard
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Nothing came for a moment: the loop may do what is due."""
+
+
+Event = Frames | Assigned | Revoked | AtEnd | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMark:
+    """Where a shard would be read again from, and what we say of it beside."""
+
+    position: int
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Yields events in one thread. After an `Assigned` nothing of that shard comes before `begin`."""
+
+    def events(self) -> Iterator[Event]: ...
+
+    def begin(self, shard: Shard, position: int) -> None: ...
+
+    def pause(self, shards: Set[Shard]) -> None: ...
+
+    def commit(self, marks: Mapping[Shard, CommitMark]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Decoder(Protocol):
+    """Turns frames into records; raises nothing for what a message holds."""
+
+    def decode(self, frames: Frames) -> Decoded: ...

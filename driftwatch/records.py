@@ -1,0 +1,122 @@
+"""The nouns that data passes through: frames, records and the schema that says what an event holds.
+
+`Source → Frames → decode → Records → windower → Window → detectors → Scores → policy → Decision → outbox → sinks`
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, NewType
+
+import numpy as np
+
+Shard = NewType("Shard", str)
+"""The name of an ordered log inside a source: a Kafka partition, a file, the HTTP spool."""
+
+Kind = Literal["numeric", "categorical", "embedding"]
+Group = Literal["features", "prediction"]
+
+
+class Mark(Enum):
+    """What stands in a category column where there is no category."""
+
+    INVALID = "invalid"  # a value of the wrong type
+    ABSENT = "absent"  # the event says nothing of this column: not counted at all
+
+
+Category = str | Mark | None
+"""A category as its JSON text; None = missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the records: a feature or the prediction.
+
+    `path` is where its value lies in an event. A column of group "features" is absent (not missing) in an event that
+    has no `features` at all, one of group "prediction" in an event whose prediction key is absent.
+    """
+
+    name: str
+    kind: Kind
+    path: tuple[str, ...]
+    group: Group = "features"
+    categories: tuple[str, ...] = ()  # known ones, a hint for the decoder; others are decoded as well
+    length: int = 0  # of an embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Where things lie in an event, and the columns that it is decoded into."""
+
+    model: str
+    version: str
+    columns: tuple[Column, ...]
+    id_path: tuple[str, ...] = ("id",)
+    time_path: tuple[str, ...] = ("time",)
+    time_unit: Literal["s", "ms", "us", "ns"] = "s"
+
+    def of_kind(self, kind: Kind) -> tuple[Column, ...]:
+        """The columns of one kind, in order; `Records` keeps its columns in this order."""
+        return tuple(c for c in self.columns if c.kind == kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """A batch of raw messages of one shard in their order.
+
+    `positions` has one entry more than there are messages: message i lies at positions[i]; the last entry is where
+    the next message of the shard will lie. `arrived_s`: event times to fall back on where a message has none.
+    """
+
+    shard: Shard
+    messages: Sequence[bytes]
+    positions: np.ndarray  # int64, (n + 1,)
+    arrived_s: np.ndarray | None = None  # float64, (n,)
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Decoded rows of one shard as columns, in the order of the shard.
+
+    `numeric` holds one column for each numeric column of the schema: NaN = missing, ±inf as it came. Where
+    `marked[k] = (row, column)`, the value is not missing but what `marks[k]` says (1 = invalid, 2 = absent); the
+    matrix holds NaN there. `categories` holds one list for each categorical column. `embeddings` holds one
+    (n, length) float32 matrix for each embedding column; a row of NaN is missing, invalid or absent as
+    `embedding_state` (n,) says (0 present, 1 invalid, 2 absent, 3 missing).
+    """
+
+    shard: Shard
+    positions: np.ndarray  # int64, (n,)
+    times_s: np.ndarray  # float64, (n,): event times, epoch seconds
+    ids: list[str]
+    numeric: np.ndarray  # float64, (n, numeric columns)
+    marked: np.ndarray  # intp, (m, 2)
+    marks: np.ndarray  # uint8, (m,)
+    categories: tuple[list[Category], ...]
+    embeddings: tuple[np.ndarray, ...] = ()
+    embedding_states: tuple[np.ndarray, ...] = ()
+    versions: list[str] | None = None  # None: every row is of the schema's version
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A message that cannot be used: goes to the dead letters with its bytes, never stops the stream."""
+
+    shard: Shard
+    position: int
+    reason: str  # a short stable word: structure, id, time, encoding, depth, ahead, …
+    detail: str  # for a person
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a batch of frames turned out to hold. `end` is the position after its last message."""
+
+    records: Records
+    poison: tuple[Poison, ...]
+    end: int
+    discarded: dict[str, int]  # reason → count of messages that are no rows on purpose: tombstone, other_model, label
