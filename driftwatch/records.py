@@ -10,6 +10,9 @@ from typing import Literal, NewType
 
 import numpy as np
 
+from detectors.score import Score
+from detectors.summary import Table
+
 Shard = NewType("Shard", str)
 """The name of an ordered log inside a source: a Kafka partition, a file, the HTTP spool."""
 
@@ -120,3 +123,47 @@ class Decoded:
     poison: tuple[Poison, ...]
     end: int
     discarded: dict[str, int]  # reason → count of messages that are no rows on purpose: tombstone, other_model, label
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is windowed on its own: one version of the model."""
+
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A closed interval of event time of one stream, holding only summaries that add.
+
+    `part` is 2 or more where rows of an interval that was judged already came from a shard that lagged behind.
+    `partial`: the interval was cut short (a file's end, a changed configuration, a gap of retention).
+    """
+
+    stream: Stream
+    start_s: float
+    end_s: float
+    n_records: int
+    table: Table
+    profile: str  # content hash of the profile that the table is counted on, "" where there was none
+    part: int = 1
+    partial: bool = False
+    share: tuple[tuple[Shard, ...], int] | None = None  # (shards, of how many): this member's share of the partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A window's scores and what they come to, before any budget, floor or memory of earlier windows.
+
+    `terms[i]` belongs to scores[i]: −log p + log weight, the common currency in which the scores compete; −inf where a
+    score takes no part. `threshold` is what the window's largest term must exceed at the declared budget,
+    `caution_threshold` the same at ten times the budget. `reason` set: nothing can be decided.
+    """
+
+    scores: tuple[Score, ...]
+    terms: tuple[float, ...]
+    p_value: float | None  # of the window, family-wise
+    threshold: float | None
+    caution_threshold: float | None
+    reason: str | None = None
