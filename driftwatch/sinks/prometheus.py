@@ -1,0 +1,57 @@
+"""Shows the last decision of each version as Prometheus gauges, and counts windows and alarms."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from driftwatch.decision import AlarmLine, Decision, ScoreLine
+from driftwatch.metrics import ALARMS, Metrics, WindowGauges
+
+
+class PrometheusSink:
+    """Takes decisions that are committed, each once and in their order.
+
+    A gauge has no way to say "undetermined", so a score without a verdict has no series until a window decides again.
+    `driftwatch_drift_active` relies on a decision naming every alarm of its version that is open after it.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def write(self, decision: Decision) -> None:
+        """Show `decision`; alarms of another version that it resolves are shown as closed there."""
+        own = [alarm for alarm in decision.alarms if alarm.version is None]
+        opened = [_labels(alarm) for alarm in own if alarm.transition == "opened"]
+        self._metrics.judged(decision.window.version, decision.verdict, opened, _gauges(decision, own))
+        for alarm in decision.alarms:
+            shown = None if alarm.version is None else self._metrics.shown(alarm.version)
+            if shown is not None and alarm.version is not None:
+                calm = dict.fromkeys(shown.feature_drift_active, 0.0)
+                closed = replace(shown, drift_active=dict.fromkeys(ALARMS, 0.0), feature_drift_active=calm)
+                self._metrics.show(alarm.version, closed)
+
+    def close(self) -> None:
+        """Hold nothing, close nothing: the gauges stay what they are until the process ends."""
+
+
+def _gauges(decision: Decision, alarms: Iterable[AlarmLine]) -> WindowGauges:
+    open_alarms = [alarm for alarm in alarms if alarm.transition != "resolved"]
+    in_alarm = {line.feature for alarm in open_alarms for line in alarm.features}
+    features = {score.feature for score in decision.scores} | in_alarm
+    return WindowGauges(
+        score=_decided(decision.scores, "statistic"),
+        p_value=_decided(decision.scores, "p_value"),
+        effect=_decided(decision.scores, "effect"),
+        quality={(line.feature, line.check): line.value for line in decision.quality if line.value is not None},
+        drift_active=dict.fromkeys(ALARMS, 0.0) | {_labels(alarm): 1.0 for alarm in open_alarms},
+        feature_drift_active={(feature,): float(feature in in_alarm) for feature in features},
+        caution={(feature,): float(feature in decision.caution) for feature in features},
+    )
+
+
+def _decided(scores: Iterable[ScoreLine], name: str) -> dict[tuple[str, ...], float]:
+    values = ((score, getattr(score, name)) for score in scores if score.verdict != "undetermined")
+    return {(score.feature, score.detector): value for score, value in values if value is not None}
+
+
+def _labels(alarm: AlarmLine) -> tuple[str, str]:
+    return alarm.kind, alarm.pattern or "none"
