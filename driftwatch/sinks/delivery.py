@@ -14,6 +14,7 @@ from random import Random
 from typing import Literal, Protocol
 
 from driftwatch.errors import SinkError, StateError
+from driftwatch.outbox import Message
 
 Outcome = Literal["delivered", "retried", "set_aside"]
 
@@ -22,21 +23,6 @@ BACK_OFF_MAX_S = 300.0
 STATE_RETRY_S = 1.0  # an outbox that cannot be read or written is tried again after this
 POLL_S = 5.0  # another process may put a message back (`driftwatch dlq replay`) and cannot wake this one
 POLL_MIN_S = 0.1
-
-
-class Message(Protocol):
-    """One row of the outbox. `id` is `{alarm id}:{transition}` and the receiver's key against doubles."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def body(self) -> bytes: ...
-    @property
-    def created_s(self) -> float: ...
-    @property
-    def attempts(self) -> int: ...
 
 
 class Outbox(Protocol):
@@ -48,8 +34,8 @@ class Outbox(Protocol):
     def due(self, now_s: float) -> Sequence[Message]:
         """The messages whose time has come, oldest first.
 
-        A message stays back while an earlier one of the same target and alarm (the id's text before its last ":")
-        waits for a time after `now_s`: `resolved` never overtakes `opened`, also after a restart.
+        A message stays back while an earlier one of the same target and `Message.alarm` waits for a time after
+        `now_s`: `resolved` never overtakes `opened`, also after a restart.
         """
 
     def delivered(self, id: str, target: str) -> None: ...
