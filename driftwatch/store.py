@@ -1,0 +1,267 @@
+"""The store: one SQLite file in which positions move together with all that their rows changed.
+
+`Store.save` is one transaction; what a crash leaves is the state after some save, in every table.
+"""
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from driftwatch.errors import StateError
+from driftwatch.outbox import Message
+from driftwatch.store_outbox import StoredOutbox
+from driftwatch.store_schema import connect, create_or_check, damaged, state_errors, transaction
+
+DAY_S = 86_400.0
+_PAGE_ROWS = 100  # decisions read at a time, so that a slow reader holds no snapshot of the file
+
+
+class ShardRow(NamedTuple):
+    """How far a shard was read, and the windower's state of it (opaque)."""
+
+    position: int
+    state: bytes
+
+
+class PaneKey(NamedTuple):
+    """Which pane."""
+
+    shard: str
+    model: str
+    version: str
+    start_s: float
+
+
+class PaneRow(NamedTuple):
+    """A pane's figures; `body` is its table (opaque), counted on the profile of that content hash."""
+
+    first_position: int
+    n_records: int
+    profile: str
+    body: bytes
+
+
+class SeenChunk(NamedTuple):
+    """Ids of consecutive rows of a shard; the first is its row number `first`."""
+
+    shard: str
+    first: int
+    ids: Sequence[str]
+
+
+class StoredDecision(NamedTuple):
+    """A decision's line and the end of its window, by which it ages."""
+
+    end_s: float
+    line: bytes
+
+
+class Assignment(NamedTuple):
+    """The profile on which a version's windows are counted that start at `since_s` or later."""
+
+    version: str
+    since_s: float
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """All that moves at once. What is not named stays as it is.
+
+    `seen_from`: ids of that shard before this row number are forgotten (whole chunks). `policy`: its state, opaque.
+    """
+
+    shards: Mapping[str, ShardRow] = field(default_factory=dict)
+    panes: Mapping[PaneKey, PaneRow] = field(default_factory=dict)
+    dropped: Sequence[PaneKey] = ()
+    seen: Sequence[SeenChunk] = ()
+    seen_from: Mapping[str, int] = field(default_factory=dict)
+    policy: bytes | None = None
+    decisions: Sequence[StoredDecision] = ()
+    messages: Sequence[Message] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a start goes on from; `seen` by shard and row number, `policy` None before the first decision."""
+
+    shards: dict[str, ShardRow]
+    panes: dict[PaneKey, PaneRow]
+    seen: list[SeenChunk]
+    policy: bytes | None
+
+
+class Store:
+    """The open state file. `Store.open` makes one; every method raises StateError, StoreUnavailable among them."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path | None, store_id: str, keep_s: float) -> None:
+        self._database = database
+        self._path = path
+        self._keep_s = keep_s
+        self.store_id = store_id  # a UUID made with the file
+
+    @classmethod
+    def open(cls, path: Path | None, *, model: str, read_only: bool = False, keep_s: float = 30 * DAY_S) -> "Store":
+        """Opens the file, makes it where it is missing; None = in memory.
+
+        `read_only` is for a second process beside the one that writes. `keep_s`: how much event time of decisions
+        is kept before the latest. The lock is the caller's (`lock.acquire`).
+        """
+        if path is not None and read_only and not path.exists():
+            raise StateError(f"`state.path` must be an existing file; got {path}. It is made by `driftwatch run`.")
+        if path is not None and not read_only:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StateError(
+                    f"`state.path` must lie in a folder that can be made; got {path}: {error.strerror}. "
+                    "Name another file, or mount a volume there."
+                ) from error
+        with state_errors(path):
+            database = connect(path, read_only=read_only)
+            try:
+                store_id = create_or_check(database, path, model, read_only=read_only)
+            except (sqlite3.Error, StateError):
+                database.close()
+                raise
+        return cls(database, path, store_id, keep_s)
+
+    def save(self, changes: Transaction) -> None:
+        """Moves everything in one transaction; where it raises, nothing was changed."""
+        with state_errors(self._path), transaction(self._database):
+            self._save_counts(changes)
+            if changes.policy is not None:
+                self._database.execute("INSERT OR REPLACE INTO alarms VALUES (1, ?)", (changes.policy,))
+            if changes.decisions:
+                self._save_decisions(changes.decisions)
+            self._database.executemany(
+                "INSERT INTO outbox (id, target, alarm, body, created_s, due_s, attempts)"
+                " VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT DO NOTHING",
+                ((m.id, m.target, m.alarm, m.body, m.created_s, m.attempts) for m in changes.messages),
+            )
+
+    def load(self) -> Remembered:
+        """All that the last save left, but for decisions and messages."""
+        with state_errors(self._path):
+            shards = self._database.execute("SELECT name, position, state FROM shards ORDER BY name")
+            panes = self._database.execute(
+                "SELECT shard, model, version, start_s, first_position, n_records, profile, body FROM panes"
+                " ORDER BY start_s, model, version, shard"
+            )
+            seen = self._database.execute("SELECT shard, first, ids FROM seen ORDER BY shard, first")
+            policy = self._database.execute("SELECT state FROM alarms").fetchone()
+            try:
+                chunks = [SeenChunk(shard, first, _ids.decode(ids)) for shard, first, ids in seen]
+            except msgspec.MsgspecError as error:
+                raise damaged(self._path, error) from error
+            return Remembered(
+                shards={name: ShardRow(position, state) for name, position, state in shards},
+                panes={PaneKey(*row[:4]): PaneRow(*row[4:]) for row in panes},
+                seen=chunks,
+                policy=None if policy is None else policy[0],
+            )
+
+    def decisions(self, since_s: float | None = None) -> Iterator[bytes]:
+        """The lines of the decisions in the order in which they were made; only of windows that end after `since_s`.
+
+        Lazy: what is decided while it runs comes as well.
+        """
+        after = 0
+        while True:
+            with state_errors(self._path):
+                rows = self._database.execute(
+                    "SELECT seq, body FROM decisions WHERE seq > ? AND end_s > ? ORDER BY seq LIMIT ?",
+                    (after, -1e300 if since_s is None else since_s, _PAGE_ROWS),
+                ).fetchall()
+            for seq, body in rows:
+                after = seq
+                try:
+                    line = zlib.decompress(body)
+                except zlib.error as error:
+                    raise damaged(self._path, error) from error
+                yield line
+            if len(rows) < _PAGE_ROWS:
+                return
+
+    def assign(self, assignment: Assignment, body: bytes) -> None:
+        """Keeps a profile and makes it the version's.
+
+        The one before it is kept too: windows that start before `since_s` are counted on it. Older ones go, once no
+        pane is counted on them.
+        """
+        with state_errors(self._path), transaction(self._database):
+            self._database.execute("INSERT OR IGNORE INTO profiles VALUES (?, ?)", (assignment.hash, body))
+            self._database.execute("INSERT OR REPLACE INTO assignments VALUES (?, ?, ?)", assignment)
+            self._database.execute(
+                "DELETE FROM assignments WHERE version = ?1 AND since_s NOT IN"
+                " (SELECT since_s FROM assignments WHERE version = ?1 ORDER BY since_s DESC LIMIT 2)",
+                (assignment.version,),
+            )
+            self._database.execute(
+                "DELETE FROM profiles WHERE hash NOT IN (SELECT hash FROM assignments)"
+                " AND hash NOT IN (SELECT profile FROM panes)"
+            )
+
+    def current(self) -> list[Assignment]:
+        """By version and time, at most two a version: the last holds from its `since_s` on, the other before that."""
+        with state_errors(self._path):
+            rows = self._database.execute("SELECT version, since_s, hash FROM assignments ORDER BY version, since_s")
+            return [Assignment(*row) for row in rows]
+
+    def profile(self, content_hash: str) -> bytes | None:
+        """A profile's bytes; None where no assignment or pane needs it."""
+        with state_errors(self._path):
+            row = self._database.execute("SELECT body FROM profiles WHERE hash = ?", (content_hash,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def outbox(self) -> StoredOutbox:
+        """The outbox on a connection of its own, for another thread; also of a store that is open read-only."""
+        if self._path is None:
+            raise StateError("`state.path` must be a file to deliver webhooks from; got a store in memory. Name one.")
+        with state_errors(self._path):
+            return StoredOutbox(connect(self._path), self._path)
+
+    def close(self) -> None:
+        """Closes the file; every save before is in it."""
+        with state_errors(self._path):
+            self._database.close()
+
+    def _save_counts(self, changes: Transaction) -> None:
+        """Shards, panes and seen ids."""
+        self._database.executemany(
+            "INSERT INTO shards VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET position = excluded.position, state = excluded.state",
+            ((name, *row) for name, row in changes.shards.items()),
+        )
+        self._database.executemany(
+            "DELETE FROM panes WHERE shard = ? AND model = ? AND version = ? AND start_s = ?", changes.dropped
+        )
+        self._database.executemany(
+            "INSERT INTO panes VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " first_position = excluded.first_position, n_records = excluded.n_records, profile = excluded.profile,"
+            " body = excluded.body",
+            ((*key, *row) for key, row in changes.panes.items()),
+        )
+        self._database.executemany(
+            "INSERT INTO seen VALUES (?, ?, ?, ?)",
+            ((c.shard, c.first, c.first + len(c.ids) - 1, _encoder.encode(c.ids)) for c in changes.seen),
+        )
+        self._database.executemany("DELETE FROM seen WHERE shard = ? AND last < ?", changes.seen_from.items())
+
+    def _save_decisions(self, decisions: Sequence[StoredDecision]) -> None:
+        self._database.executemany(
+            "INSERT INTO decisions (end_s, body) VALUES (?, ?)",
+            ((decision.end_s, zlib.compress(decision.line, 1)) for decision in decisions),
+        )
+        self._database.execute(
+            "DELETE FROM decisions WHERE end_s < (SELECT max(end_s) FROM decisions) - ?", (self._keep_s,)
+        )
+
+
+_encoder = msgspec.msgpack.Encoder()
+_ids = msgspec.msgpack.Decoder(list[str])

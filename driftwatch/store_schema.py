@@ -1,0 +1,140 @@
+"""The state file: its tables, how it is opened, and what its failures mean.
+
+SQLite in WAL mode with `synchronous = NORMAL`: a committed transaction survives SIGKILL; a power cut may take the last
+ones, each whole. WAL needs a local or block volume, not NFS.
+"""
+
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from driftwatch.errors import StateError
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
+_APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
+
+_TABLES = (
+    "CREATE TABLE meta (store_id TEXT NOT NULL, model TEXT NOT NULL)",
+    "CREATE TABLE profiles (hash TEXT PRIMARY KEY, body BLOB NOT NULL)",
+    "CREATE TABLE assignments (version TEXT, since_s REAL, hash TEXT NOT NULL, PRIMARY KEY (version, since_s))",
+    "CREATE TABLE shards (name TEXT PRIMARY KEY, position INTEGER NOT NULL, state BLOB NOT NULL)",
+    "CREATE TABLE panes (shard TEXT, model TEXT, version TEXT, start_s REAL, first_position INTEGER NOT NULL,"
+    " n_records INTEGER NOT NULL, profile TEXT NOT NULL, body BLOB NOT NULL,"
+    " PRIMARY KEY (shard, model, version, start_s))",
+    "CREATE TABLE seen (shard TEXT, first INTEGER, last INTEGER NOT NULL, ids BLOB NOT NULL,"
+    " PRIMARY KEY (shard, first))",
+    "CREATE TABLE alarms (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
+    "CREATE TABLE decisions (seq INTEGER PRIMARY KEY, end_s REAL NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX decisions_end ON decisions (end_s)",
+    "CREATE TABLE outbox (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, target TEXT NOT NULL, alarm TEXT NOT NULL,"
+    " body BLOB NOT NULL, created_s REAL NOT NULL, due_s REAL NOT NULL, attempts INTEGER NOT NULL,"
+    " error TEXT, set_aside TEXT, UNIQUE (id, target))",
+    "CREATE INDEX outbox_alarm ON outbox (target, alarm)",
+)
+
+_MAY_PASS = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+class StoreUnavailable(StateError):
+    """The state file could not be used for a reason that may pass (disk full, I/O error, locked).
+
+    Nothing was changed: the same call may be tried again.
+    """
+
+
+@contextmanager
+def state_errors(path: Path | None) -> Iterator[None]:
+    """Maps SQLite's errors: StoreUnavailable where trying again may help, else StateError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF  # the low byte names the family
+        if code in _MAY_PASS:
+            raise StoreUnavailable(
+                f"`state.path` must be readable and writable, with room to grow; got {path}: {error}. "
+                "Nothing was changed; free space, check the folder's permissions, or end what holds it, and try again."
+            ) from error
+        raise damaged(path, error) from error
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Everything inside, or nothing of it."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    finally:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+
+
+def damaged(path: Path | None, error: Exception) -> StateError:
+    """What to raise for a file that holds something else than what was written."""
+    return StateError(
+        f"`state.path` must be a sound driftwatch state; got {path}: {error}. "
+        "Move the file away to begin anew, or put back a copy."
+    )
+
+
+def connect(path: Path | None, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode; None = a database in memory. Any one thread at a time may use it."""
+    if path is None:
+        return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rwc")
+    database = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+    try:
+        database.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def create_or_check(database: sqlite3.Connection, path: Path | None, model: str, *, read_only: bool) -> str:
+    """Makes the tables of an empty file, or checks that the file is a state of this schema and model. → its store id"""
+    if not read_only:
+        database.execute("PRAGMA journal_mode = WAL")
+        with transaction(database):
+            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                _create(database, model)
+    (application_id,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if application_id != _APPLICATION_ID:
+        raise StateError(
+            f"`state.path` must be a driftwatch state; got {path}, which is empty or another program's database. "
+            "Name another file."
+        )
+    if version != SCHEMA_VERSION:
+        raise StateError(
+            f"`state.path` must have schema {SCHEMA_VERSION}; got schema {version} in {path}. "
+            f"Use the {'newer' if version > SCHEMA_VERSION else 'older'} driftwatch that wrote it, or another file."
+        )
+    store_id, owner = database.execute("SELECT store_id, model FROM meta").fetchone()
+    if owner != model:
+        raise StateError(
+            f"`state.path` must belong to the model {model!r}; got {path}, which is of {owner!r}. "
+            "Give each model a file of its own."
+        )
+    return str(store_id)
+
+
+def _create(database: sqlite3.Connection, model: str) -> None:
+    for statement in _TABLES:
+        database.execute(statement)
+    database.execute("INSERT INTO meta VALUES (?, ?)", (str(uuid.uuid4()), model))
+    database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
