@@ -1,0 +1,307 @@
+"""The configuration: one YAML file as one frozen tree.
+
+A relative path in it is relative to the file's own folder; `${NAME}` in a value is the environment variable NAME.
+Secrets named by a `*_file` key are read when they are needed, not at load.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from driftwatch import config_errors, config_yaml
+from driftwatch.config_connections import LogSink, Sink, Source
+from driftwatch.config_errors import Contradiction
+from driftwatch.config_events import Events
+from driftwatch.config_types import (
+    ConfigPath,
+    Duration,
+    PositiveDuration,
+    Scalar,
+    Section,
+    WrittenBudget,
+    WrittenDefaults,
+    WrittenPersistence,
+    dotted,
+)
+from driftwatch.errors import ConfigError
+from driftwatch.records import Column, Kind, Schema
+from driftwatch.units import Budget, Persistence, format_duration
+
+__all__ = ["Config", "json_schema", "load"]
+
+MOST_PANES = 1000  # in one window: every open pane is held in memory for each shard
+
+Effect = Literal[
+    "ks",
+    "chi_square",
+    "psi",
+    "wasserstein",
+    "location",
+    "scale",
+    "largest_cell",
+    "missing",
+    "invalid",
+    "unseen",
+    "mmd",
+    "correlation",
+]
+EFFECTS: dict[Effect, float] = {"ks": 0.02, "chi_square": 0.005, "missing": 0.005, "invalid": 0.005, "unseen": 0.005}
+EFFECTS |= {"mmd": 0.02, "correlation": 0.05}
+
+
+def _no_learning(learn: float) -> float:
+    raise ValueError(
+        f"must be left out; got {format_duration(learn)!r}. Learning is not yet there: give `path` or `profile`."
+    )
+
+
+class Model(Section):
+    """The model whose events are watched."""
+
+    name: str = Field(min_length=1, description="Name of the model; events that name another model are dropped.")
+    version: str = Field(min_length=1, description="Version of events that do not name theirs; text, so in quotes.")
+
+
+class Reference(Section):
+    """What the stream is compared with: exactly one of the three."""
+
+    path: ConfigPath | None = Field(default=None, description="CSV, JSONL or Parquet file with one column a feature.")
+    profile: ConfigPath | None = Field(
+        default=None, description="Profile made by `driftwatch profile`, or a folder of *.profile files, one a version."
+    )
+    learn: Annotated[PositiveDuration, AfterValidator(_no_learning)] | None = Field(
+        default=None, description="Event time from the first event on that becomes the reference. Not yet there."
+    )
+    save: ConfigPath | None = Field(default=None, description="Where a learned profile is written.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [key for key in ("path", "profile", "learn") if getattr(self, key) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise ValueError(f"must have exactly one of the keys path, profile, learn; got {got}.")
+        if self.save is not None and self.learn is None:
+            raise Contradiction((("save",), "must stand beside `learn`; got it alone. Leave it out."))
+        return self
+
+
+class Window(Section):
+    """The stretch of a stream that is judged as one: `length` of event time, or `count` events."""
+
+    length: PositiveDuration | None = Field(default=None, description="Event time in a window.")
+    count: int | None = Field(default=None, ge=1, description="Events in a window, instead of `length`.")
+    slide: PositiveDuration | None = Field(
+        default_factory=lambda data: data.get("length"),
+        description="Event time from one window's end to the next one's; divides `length`. Default: `length`.",
+    )
+    lateness: Duration = Field(
+        default=30.0, description="How far an event may lag behind the stream's clock and still count."
+    )
+    min_records: int = Field(default=200, ge=1, description="A window with fewer events is `undetermined`.")
+
+    @model_validator(mode="after")
+    def _panes_fit(self) -> Self:
+        if (self.length is None) == (self.count is None):
+            got = "none" if self.length is None else "both"
+            raise ValueError(f"must have exactly one of the keys length, count; got {got}.")
+        if self.count is not None:
+            timed = [key for key in ("slide", "lateness") if key in self.model_fields_set]
+            wrong: list[config_yaml.Problem] = [
+                ((key,), "must be left out beside `count`: such a window has no clock.") for key in timed
+            ]
+            if self.count < self.min_records:
+                text = (
+                    f"must be at least `min_records`, or no window is ever judged; got {self.count} with "
+                    f"{self.min_records}. Raise it, or lower `min_records`."
+                )
+                wrong.append((("count",), text))
+            if wrong:
+                raise Contradiction(*wrong)
+        elif self.length is not None and self.slide is not None:
+            panes = self.length / self.slide
+            if abs(panes - round(panes)) > 1e-9 or not 1 <= panes <= MOST_PANES:
+                got = f"{format_duration(self.slide)} with {format_duration(self.length)}"
+                text = f"must divide `length` into 1 to {MOST_PANES} equal parts; got {got}."
+                raise Contradiction((("slide",), text))
+        return self
+
+
+class Alarms(Section):
+    """When an alarm opens, and whom it reaches."""
+
+    budget: WrittenBudget = Field(
+        default=Budget(1, per_seconds=30 * 86400.0),
+        description="False alarms that are acceptable for the whole model: `1 per 30d` or `1 per 1000 windows`.",
+    )
+    persistence: WrittenPersistence = Field(
+        default=Persistence(1, 1),
+        alias="for",
+        description="An alarm opens when k of the last n determined windows drift.",
+    )
+    cooldown: Duration = Field(default=0.0, description="Event time after an alarm resolved in which none opens.")
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        description="Sidecars that each see a part of the traffic, outside a Kafka group; each gets its share.",
+    )
+    notify: bool = Field(default=True, description="false: judge and show, send nothing.")
+    effect: dict[Effect, Annotated[float, Field(ge=0)]] = Field(
+        default=EFFECTS,
+        description="Smallest change that counts, by detector; one that is reached is enough. Naming any replaces the "
+        "defaults; {} = none.",
+    )
+
+
+class Mmd(Section):
+    """Maximum mean discrepancy over all numeric features together."""
+
+    rows: int = Field(default=1000, ge=0, description="Rows of a window that it samples. 0 = off.")
+
+
+class Detectors(Section):
+    """What the detectors may spend."""
+
+    mmd: Mmd = Field(default=Mmd(), description="Maximum mean discrepancy over all numeric features together.")
+
+
+class State(Section):
+    """What survives a restart."""
+
+    path: ConfigPath = Field(
+        default=Path("/var/lib/driftwatch/state.db"),
+        description="The state file, on a local or block volume (not NFS).",
+    )
+    keep: PositiveDuration = Field(default=30 * 86400.0, description="Event time for which decisions are kept.")
+
+
+class BusinessMeasure(Section):
+    """A figure of the business in every window."""
+
+    field: str = Field(description="A name in `events.fields`, or prediction, or label.")
+    measure: Literal["sum", "mean", "rate"] = Field(alias="is", description="sum, mean or rate.")
+
+
+class SystemMeasure(Section):
+    """A figure of the serving system in every window."""
+
+    field: str = Field(description="A name in `events.fields`.")
+    measure: Literal["quantiles"] = Field(alias="is", description="quantiles.")
+
+
+class Performance(Section):
+    """How well the model does, by labels and by what it earns."""
+
+    positive: Scalar = Field(default=1, description="The class that a `probability` speaks of.")
+    business: dict[str, BusinessMeasure] = Field(default={}, description="Figures of the business by name.")
+    system: dict[str, SystemMeasure] = Field(default={}, description="Figures of the serving system by name.")
+    model_metrics: bool = Field(
+        default=True, description="Export model_accuracy and its like; false where the model server has them."
+    )
+
+
+class Config(Section):
+    """The configuration of driftwatch."""
+
+    model: Model = Field(description="The model whose events are watched.")
+    source: Source | None = Field(default=None, description="Where events come from; `driftwatch run` needs it.")
+    labels: Source | None = Field(default=None, description="Where labels come from. Default: the same source.")
+    events: Events = Field(description="What an event holds, and where.")
+    reference: Reference | None = Field(
+        default=None, description="What the stream is compared with. Without one every window is `undetermined`."
+    )
+    window: Window = Field(description="The stretch of a stream that is judged as one.")
+    alarms: Alarms = Field(default=Alarms(), description="When an alarm opens, and whom it reaches.")
+    detectors: Detectors = Field(default=Detectors(), description="What the detectors may spend.")
+    sinks: tuple[Sink, ...] = Field(default=(LogSink(kind="log"),), description="Where decisions and alarms go.")
+    state: State = Field(default=State(), description="What survives a restart.")
+    performance: Performance = Field(default=Performance(), description="How well the model does.")
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        wrong: list[config_yaml.Problem] = []
+        budget, slide = self.alarms.budget, self.window.slide
+        if slide is not None and budget.per_seconds is not None and budget.alarms * slide >= budget.per_seconds:
+            text = f"must allow fewer alarms than windows; got {str(budget)!r} with one every {format_duration(slide)}."
+            wrong.append((("alarms", "budget"), text))
+        if self.labels is not None and self.events.label is None:
+            wrong.append((("labels",), "must stand beside `events.label`, which says what a label is; got it alone."))
+        ports = [self.source.port] if self.source is not None and self.source.kind == "http" else []
+        for index, sink in enumerate(self.sinks):
+            if sink.kind == "prometheus":
+                if sink.port in ports and sink.port != 0:
+                    text = f"must differ from the source's port and every other sink's; got {sink.port}."
+                    wrong.append((("sinks", index, "port"), text))
+                ports.append(sink.port)
+        known = {*self.events.fields, "prediction", "label"}
+        for group in ("business", "system"):
+            for name, measure in getattr(self.performance, group).items():
+                if measure.field not in known:
+                    text = f"must be one of {', '.join(sorted(known))}; got {measure.field!r}. Add it to events.fields."
+                    wrong.append((("performance", group, name, "field"), text))
+        if wrong:
+            raise Contradiction(*wrong)
+        return self
+
+    def event_schema(self) -> Schema:
+        """The columns of an event: the features in the file's order, then the prediction."""
+        columns = [
+            Column(name, f.kind, f.path or (("embedding",) if f.kind == "embedding" else ("features", name)))
+            for name, f in self.events.features.items()
+        ]
+        prediction = self.events.prediction
+        if prediction is not None:
+            kind: Kind = "numeric" if prediction.kind in ("numeric", "probability") else "categorical"
+            columns.append(Column(prediction.name, kind, prediction.path, group="prediction"))
+        return Schema(
+            model=self.model.name,
+            version=self.model.version,
+            columns=tuple(columns),
+            id_path=self.events.id,
+            time_path=self.events.time,
+            time_unit=self.events.time_unit,
+        )
+
+
+def load(path: str | Path) -> Config:
+    """Reads and validates a configuration. Raises ConfigError, which names every problem with its place."""
+    try:
+        text = Path(path).read_text("utf-8-sig")
+        data, problems = config_yaml.parse(text)
+    except OSError as error:
+        hint = "Give the path of a configuration, or write one with `driftwatch init`."
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}. {hint}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: must be UTF-8 text; byte {error.start} is not.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: must be nested less deeply.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        line = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        hint = " Write a value that holds `${…}` in quotes." if "${" in "".join(line) else ""
+        raise ConfigError(f"{place}: must be YAML: {error.problem or error.context}.{hint}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: must be YAML: {' '.join(str(error).split())}.") from error
+    try:
+        config = Config.model_validate(data, context={"folder": Path(path).parent})
+    except ValidationError as error:
+        known = {place for place, _ in problems}
+        problems += [p for p in config_errors.problems(error, data, json_schema()) if p[0] not in known]
+        raise ConfigError(_report(path, problems)) from error
+    if problems:
+        raise ConfigError(_report(path, problems))
+    return config
+
+
+def _report(path: str | Path, problems: list[config_yaml.Problem]) -> str:
+    return "\n".join(f"{path}: {dotted(place)}{': ' if place else ''}{text}" for place, text in problems)
+
+
+def json_schema() -> dict[str, Any]:
+    """The configuration's JSON Schema (2020-12), with the descriptions that editors show."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(schema_generator=WrittenDefaults),
+    }

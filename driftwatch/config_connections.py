@@ -1,0 +1,222 @@
+"""The configuration of what driftwatch is connected with: sources of events and sinks of decisions."""
+
+import fnmatch
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from driftwatch.config_errors import Contradiction
+from driftwatch.config_types import (
+    ConfigPath,
+    PositiveDuration,
+    Scalar,
+    Section,
+    Size,
+    one_or_list,
+    short_form,
+)
+from driftwatch.errors import ConfigError
+
+EVENT_TYPES = tuple(
+    f"{of}.{transition}"
+    for of in ("drift", "data_quality", "performance")
+    for transition in ("opened", "continuing", "updated", "resolved")
+)
+Port = Annotated[int, Field(ge=0, le=65535)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def read_secret(path: Path) -> str:
+    """The content of a secret's file without its last line end. Raises ConfigError, which never shows the content."""
+    try:
+        secret = path.read_text("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the secret cannot be read: {error.strerror}. Mount it, or correct the path."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: the secret must be UTF-8 text; byte {error.start} is not.") from error
+    if not secret:
+        raise ConfigError(f"{path}: the secret must not be empty.")
+    return secret
+
+
+def _predictions(value: object) -> object:
+    return value if isinstance(value, dict) else {"predictions": value}
+
+
+class Topics(Section):
+    """The Kafka topics by what they carry."""
+
+    predictions: tuple[Text, ...] = Field(default=(), description="Topics of prediction events.")
+    features: tuple[Text, ...] = Field(default=(), description="Topics of feature events.")
+    labels: tuple[Text, ...] = Field(default=(), description="Topics of label events.")
+
+    @model_validator(mode="after")
+    def _some_topic(self) -> Self:
+        if not (self.predictions or self.features or self.labels):
+            raise ValueError("must name a topic; got none.")
+        return self
+
+
+class KafkaSource(Section):
+    """Events from Kafka."""
+
+    kind: Literal["kafka"] = Field(description="kafka.")
+    brokers: tuple[Text, ...] = Field(min_length=1, description="Brokers to begin with, each HOST:PORT.")
+    topics: Annotated[Topics, short_form(_predictions, list[str] | Topics)] = Field(
+        description="Topics by what they carry: predictions, features, labels; a plain list means predictions."
+    )
+    group: Text | None = Field(default=None, description="The consumer group. Default: driftwatch-MODEL.")
+    client: Literal["kafka-python", "confluent"] = Field(default="kafka-python", description="The client library.")
+    settings: dict[str, Scalar] = Field(
+        default={},
+        repr=False,
+        description="The client's own settings, dotted names for both; `*.password_file` reads a secret.",
+    )
+
+    def client_settings(self, folder: Path) -> dict[str, str | int | float | bool]:
+        """The settings with every `NAME.password_file` read (relative to `folder`) into `NAME.password`.
+
+        Raises ConfigError where a file cannot be read.
+        """
+        return {
+            name.removesuffix("_file"): read_secret(folder / str(value)) if name.endswith("password_file") else value
+            for name, value in self.settings.items()
+        }
+
+
+class Spool(Section):
+    """Bodies that were accepted and are not yet judged, on disk."""
+
+    max_bytes: Size = Field(default=2**30, description="Most bytes that it may hold.")
+
+
+class HttpSource(Section):
+    """Events sent to driftwatch over HTTP."""
+
+    kind: Literal["http"] = Field(description="http.")
+    port: Port = Field(description="The port that driftwatch listens on.")
+    tokens_file: ConfigPath | None = Field(
+        default=None, description="Bearer tokens, one a line. Default: anyone may send."
+    )
+    spool: Spool = Field(default=Spool(), description="Bodies that were accepted and are not yet judged, on disk.")
+    full: Literal["refuse", "shed"] = Field(
+        default="refuse", description="A full spool answers 503 (refuse), or 200 (shed)."
+    )
+    durable: Literal["write", "fsync"] = Field(
+        default="write", description="An answered body survives a kill (write), or loss of power as well (fsync)."
+    )
+    match: PositiveDuration = Field(default=60.0, description="Event time in which a request waits for its response.")
+    max_body: Size = Field(default=8 * 2**20, description="Longest body that is accepted.")
+
+
+class FilePaths(Section):
+    """The files by what they carry."""
+
+    predictions: ConfigPath = Field(description="File of prediction events, or - for standard input.")
+    labels: ConfigPath | None = Field(default=None, description="File of label events.")
+
+
+class FileSource(Section):
+    """Events from a file."""
+
+    kind: Literal["file"] = Field(description="file.")
+    path: Annotated[FilePaths, short_form(_predictions, str | FilePaths)] = Field(
+        description="JSONL, CSV or Parquet file, or - for standard input; {predictions: FILE, labels: FILE} for two."
+    )
+    follow: bool = Field(default=False, description="Read on as the file grows and is rotated.")
+
+
+class PrometheusSink(Section):
+    """Metrics and probes over HTTP."""
+
+    kind: Literal["prometheus"] = Field(description="prometheus.")
+    port: Port = Field(default=9108, description="The port of /metrics, /livez, /readyz and /v1/profile.")
+    host: Text = Field(default="0.0.0.0", description="The address that it listens on.")
+    token_file: ConfigPath | None = Field(
+        default=None, description="Bearer token for PUT /v1/profile. Default: PUT is refused."
+    )
+
+    def token(self) -> str | None:
+        """The bearer token, if one is named. Raises ConfigError where its file cannot be read."""
+        return None if self.token_file is None else read_secret(self.token_file)
+
+
+class LogSink(Section):
+    """Decisions on standard output, one JSON object a line."""
+
+    kind: Literal["log"] = Field(description="log.")
+
+
+def _web_address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fine = False
+        parts = urlsplit("")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or a password. The signature says who sends.")
+    if not fine:
+        raise ValueError(f"must be an address such as https://host/path; got {url!r}.")
+    return url
+
+
+def _known_glob(glob: str) -> str:
+    if not fnmatch.filter(EVENT_TYPES, glob):
+        raise ValueError(f"must match a type such as drift.opened or *.resolved; got {glob!r}, which matches none.")
+    return glob
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"must be a network such as 10.0.0.0/8; got {text!r}: {error}.") from error
+    return text
+
+
+class WebhookSink(Section):
+    """Signed alarms, sent to another system."""
+
+    kind: Literal["webhook"] = Field(description="webhook.")
+    url: Annotated[str, AfterValidator(_web_address)] = Field(description="Where alarms are posted to.")
+    secret: Annotated[tuple[SecretStr, ...], one_or_list(str | list[str])] = Field(
+        default=(), description="The signing key (whsec_… or base64), or several while keys are rotated."
+    )
+    secret_file: Annotated[tuple[ConfigPath, ...], one_or_list(str | list[str])] = Field(
+        default=(), description="File that holds the signing key, or several."
+    )
+    on: tuple[Annotated[str, AfterValidator(_known_glob)], ...] = Field(
+        default=("*.opened", "*.resolved"), description="Which alarms are sent: globs over CLASS.TRANSITION."
+    )
+    max_age: PositiveDuration = Field(
+        default=86400.0, description="An alarm that is not delivered by then is set aside."
+    )
+    timeout: PositiveDuration = Field(default=10.0, description="Time for one delivery.")
+    allow_http: bool = Field(default=False, description="Accept a `url` without TLS.")
+    allow_private: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
+        default=(), description="Private networks that may be reached, each as CIDR."
+    )
+
+    @model_validator(mode="after")
+    def _signed_and_private(self) -> Self:
+        if bool(self.secret) == bool(self.secret_file):
+            got = "both" if self.secret else "none"
+            raise ValueError(f"must have exactly one of the keys secret, secret_file; got {got}.")
+        if not self.allow_http and not self.url.lower().startswith("https:"):
+            text = f"must begin with https:; got {self.url!r}. Set `allow_http: true` where the network is trusted."
+            raise Contradiction((("url",), text))
+        return self
+
+    def secrets(self) -> tuple[str, ...]:
+        """The signing keys, each of which signs. Raises ConfigError where a file cannot be read."""
+        return tuple(s.get_secret_value() for s in self.secret) or tuple(read_secret(f) for f in self.secret_file)
+
+
+Source = Annotated[KafkaSource | HttpSource | FileSource, Field(discriminator="kind")]
+Sink = Annotated[PrometheusSink | LogSink | WebhookSink, Field(discriminator="kind")]
