@@ -1,0 +1,285 @@
+"""JSON lines from a file, a growing file or standard input."""
+
+import gzip
+import hashlib
+import io
+import os
+import select
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from driftwatch.errors import ConfigError, SourceError
+from driftwatch.protocols import Assigned, AtEnd, CommitMark, Event, Tick
+from driftwatch.records import Frames, Shard
+
+BLOCK_BYTES = 256 * 1024  # one read; small enough for its lines to stay in the processor's cache
+HELD_BYTES = 8 * 1024 * 1024  # lines that wait for their batch to fill: bounds the memory where lines are long
+HEAD_BYTES = 64 * 1024  # how much of a first line names the shard
+POLL_S = 0.2
+STDIN = Shard("stdin")
+
+ByteFile = io.RawIOBase | gzip.GzipFile
+
+
+class JsonLinesSource:
+    """Yields the lines of one file (`.gz`: of what it holds) or of standard input (`-`); a position is a byte.
+
+    A message is a line without the white space around it; blank lines are passed over. Without `follow` the last line
+    needs no newline and the end is final. With `follow` the file is read on as it grows; a line waits for its newline.
+
+    The shard is named by the file's name and a fingerprint of its first line that is not blank (at most 64 KiB of it),
+    not of its first KiB: a first line does not change when a short file grows. A file with another first line is
+    another shard, so files that begin with one and the same line are one log. A file that was renamed away is read
+    to its end before the file that took its place; one that was truncated ends there and begins anew. Of files that
+    were renamed away before they could be opened nothing is read. A file that is shorter than what was read of it, but
+    begins with the same line, is a SourceError: rows may be lost, and only a person can say whether they are.
+    """
+
+    def __init__(
+        self,
+        path: Path | Literal["-"],
+        *,
+        follow: bool = False,
+        batch_size: int = 1000,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if follow and (path == "-" or Path(path).suffix == ".gz"):
+            raise ConfigError(
+                f"`source.follow` must be false unless `source.path` is a plain file of JSON lines; got {str(path)!r}. "
+                "Leave `follow` out: standard input is read until it is closed, a compressed file does not grow."
+            )
+        self._path = None if path == "-" else Path(path)
+        self._follow = follow
+        self._batch_size = batch_size
+        self._sleep = sleep
+        self._begun: dict[Shard, int] = {}
+        self._paused: Set[Shard] = frozenset()
+        self._closed = False
+
+    def events(self) -> Iterator[Event]:
+        if self._path is None:
+            with mapped_errors(Path("-")), open(0, "rb", buffering=0, closefd=False) as file:
+                yield from self._shard_events(STDIN, file, _stdin_blocks(file))
+            return
+        with mapped_errors(self._path):
+            yield from self._file_events(self._path)
+
+    def begin(self, shard: Shard, position: int) -> None:
+        self._begun[shard] = position
+
+    def pause(self, shards: Set[Shard]) -> None:
+        self._paused = shards
+
+    def commit(self, marks: Mapping[Shard, CommitMark]) -> None:
+        """A file remembers nothing of its readers."""
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _file_events(self, path: Path) -> Iterator[Event]:
+        with open_bytes(path) as file:  # a file that is missing at the start is an error, one that is gone later is not
+            shard = _shard(path, file, whole_line=self._follow)
+            if not self._follow and shard is not None:
+                yield from self._shard_events(shard, file, _blocks(file))
+        while self._follow and not self._closed:
+            try:
+                with open_bytes(path) as file:
+                    shard = _shard(path, file, whole_line=True)
+                    if shard is not None:
+                        yield from self._shard_events(shard, file, self._growing_blocks(path, shard, file))
+                        continue
+            except FileNotFoundError:
+                pass  # between a rename and the file that takes its place
+            self._sleep(POLL_S)
+            yield Tick()
+
+    def _shard_events(self, shard: Shard, file: ByteFile, blocks: Iterator[bytes]) -> Iterator[Event]:
+        yield Assigned(shard)
+        if shard not in self._begun:
+            return
+        _skip(file, shard, self._begun[shard])
+        cutter = _Cutter(shard, self._begun[shard], self._batch_size)
+        caught_up = False
+        for block in blocks:
+            cutter.feed(block)
+            yield from self._frames(cutter, flush=not block)
+            if self._closed:
+                return
+            if not block:
+                yield Tick() if caught_up else AtEnd(shard, final=False)
+            caught_up = not block
+        cutter.finish()
+        yield from self._frames(cutter, flush=True)
+        if not self._closed:
+            yield AtEnd(shard, final=True)
+
+    def _frames(self, cutter: "_Cutter", *, flush: bool) -> Iterator[Event]:
+        """What the cutter holds in full batches, the rest too where `flush`; waits while the shard is paused."""
+        while not self._closed:
+            if cutter.shard in self._paused:
+                self._sleep(POLL_S)
+                yield Tick()
+                continue
+            frames = cutter.cut(flush=flush)
+            if frames is None:
+                return
+            yield frames
+
+    def _growing_blocks(self, path: Path, shard: Shard, file: ByteFile) -> Iterator[bytes]:
+        """Blocks of a file that grows, b"" wherever it has been read to its end; over when the file is."""
+        while True:
+            block = file.read(BLOCK_BYTES) or b""
+            yield block
+            if block:
+                continue
+            self._sleep(POLL_S)
+            if _was_rewritten(path, shard, file):
+                return
+            if _has_successor(path, file):
+                yield from _blocks(file)  # what was written before and while it was renamed
+                return
+
+
+class _Cutter:
+    """Cuts what is read of a shard into frames."""
+
+    def __init__(self, shard: Shard, position: int, batch_size: int) -> None:
+        self.shard = shard
+        self._batch_size = batch_size
+        self._messages: list[bytes] = []  # of whole lines, not yet cut into frames
+        self._starts = np.empty(0, np.int64)  # where each of them lies
+        self._end = position  # of the whole lines
+        self._pieces: list[bytes] = []  # of the line whose end has not come yet
+
+    def feed(self, block: bytes) -> None:
+        """Takes what was read next. Joins a line only at its end, or one of many blocks would cost its square."""
+        whole = block.rfind(b"\n") + 1
+        if whole:
+            self._take(b"".join((*self._pieces, block[:whole])))
+            self._pieces.clear()
+        if whole < len(block):
+            self._pieces.append(block[whole:])
+
+    def finish(self) -> None:
+        """Nothing more comes: what there is of the last line is a message, its decoder says whether a good one."""
+        self._take(b"".join(self._pieces))
+        self._pieces.clear()
+
+    def cut(self, *, flush: bool) -> Frames | None:
+        """The next batch; None until a full one (with `flush`: any message) is held."""
+        n = min(self._batch_size, len(self._messages))
+        if n == 0 or not (flush or n == self._batch_size or self._end - self._starts[0] >= HELD_BYTES):
+            return None
+        positions = np.append(self._starts[: n + 1], self._end)[: n + 1]
+        frames = Frames(self.shard, self._messages[:n], positions)
+        del self._messages[:n]
+        self._starts = self._starts[n:]
+        return frames
+
+    def _take(self, lines: bytes) -> None:
+        # BytesIO finds newlines by memchr, bytes.split byte by byte: four times slower on lines of 700 bytes. Each line
+        # is stripped while it is still in the processor's cache.
+        messages = list(map(bytes.strip, io.BytesIO(lines)))
+        lengths = np.fromiter(map(len, messages), np.int64, len(messages)) + 1
+        if lengths.sum() != len(lines):  # more than a newline each was stripped
+            lengths = np.fromiter(map(len, io.BytesIO(lines)), np.int64, len(messages))
+        starts = self._end + np.cumsum(lengths) - lengths
+        self._end += len(lines)
+        if not all(messages):
+            starts = starts[np.fromiter(map(bool, messages), bool, len(messages))]
+            messages = [message for message in messages if message]
+        self._messages += messages
+        self._starts = np.concatenate((self._starts, starts))
+
+
+def shard_name(path: Path, head: bytes) -> Shard:
+    """The file's name and a fingerprint of what it begins with."""
+    return Shard(f"{path.name}#{hashlib.sha256(head).hexdigest()[:12]}")
+
+
+def open_bytes(path: Path) -> ByteFile:
+    """The file's bytes, unbuffered; of a `.gz` file those that it holds."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb", buffering=0)
+
+
+@contextmanager
+def mapped_errors(path: Path) -> Iterator[None]:
+    """Turns what can go wrong in reading a file into a SourceError that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SourceError(f"`path` must name a file that exists; got {str(path)!r}. Look at the path.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"`path` must name a file that can be read; got {str(path)!r}: {error}.") from error
+
+
+def _shard(path: Path, file: ByteFile, *, whole_line: bool) -> Shard | None:
+    """The shard that the file is; None while its first line is not there as a whole. Leaves the file at its start."""
+    file.seek(0)
+    head = (file.read(HEAD_BYTES) or b"").lstrip()
+    file.seek(0)
+    line, newline, _ = head.partition(b"\n")
+    if whole_line and not newline and len(head) < HEAD_BYTES:
+        return None
+    return shard_name(path, line.rstrip())
+
+
+def _skip(file: ByteFile, shard: Shard, position: int) -> None:
+    """Moves to the position."""
+    reached = 0
+    if shard != STDIN:
+        reached = file.seek(position)
+        if isinstance(file, io.FileIO):  # which lets one seek past the end
+            reached = min(reached, os.fstat(file.fileno()).st_size)
+    while reached < position and (block := file.read(min(BLOCK_BYTES, position - reached))):
+        reached += len(block)
+    if reached < position:
+        raise SourceError(
+            f"`{shard}` must hold at least the {position} bytes that were read of it before; got {reached}. "
+            "Put the whole file back, or begin anew under another file name."
+        )
+
+
+def _blocks(file: ByteFile) -> Iterator[bytes]:
+    while block := file.read(BLOCK_BYTES):
+        yield block
+
+
+def _stdin_blocks(file: ByteFile) -> Iterator[bytes]:
+    """Blocks of standard input, b"" wherever none has come yet."""
+    waited = False
+    while True:
+        # Ask at once first: what was read must be yielded before there is any waiting.
+        if not select.select([file], [], [], POLL_S if waited else 0)[0]:
+            waited = True
+            yield b""
+            continue
+        waited = False
+        block = file.read(BLOCK_BYTES)
+        if not block:
+            return
+        yield block
+
+
+def _was_rewritten(path: Path, shard: Shard, file: ByteFile) -> bool:
+    """Whether the open file was truncated: it is shorter than what was read, or it begins otherwise."""
+    at = file.tell()
+    begins_with = _shard(path, file, whole_line=True)
+    file.seek(at)
+    return os.fstat(file.fileno()).st_size < at or begins_with != shard
+
+
+def _has_successor(path: Path, file: ByteFile) -> bool:
+    """Whether another file stands at the path and holds a line; until then the old one may still be written to."""
+    try:
+        with open_bytes(path) as there:
+            other = not os.path.samestat(os.fstat(there.fileno()), os.fstat(file.fileno()))
+            return other and _shard(path, there, whole_line=True) is not None
+    except FileNotFoundError:
+        return False
