@@ -20,22 +20,27 @@ WindowVerdict = Literal["ok", "drift", "undetermined", "empty"]
 ShardState = Literal["active", "idle", "stalled", "paused"]
 Delivery = Literal["delivered", "retried", "set_aside"]
 
-ALARMS = tuple(
+ALARMS: tuple[tuple[str, ...], ...] = tuple(
     product(
         ("covariate", "prior", "concept", "data_quality"),
         ("none", "abrupt", "gradual", "incremental", "recurring"),
     )
 )
 """What an alarm can be: (kind, pattern)."""
-STAGES = frozenset({"source", "decode", "dedupe", "window"})
-REASONS = frozenset(
-    {
-        *("structure", "id", "time", "encoding", "depth", "ahead", "tombstone", "other_model", "label"),
-        *("duplicate", "late", "already_judged", "unmatched", "error_response", "unknown_type", "shed"),
-    }
-)
-LOSSES = frozenset({"retention", "shed"})
 OTHER = "other"
+DISCARDS = {
+    "source": ("shed", OTHER),
+    "decode": (
+        *("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label"),
+        *("unmatched", "error_response", "unknown_type", OTHER),
+    ),
+    "dedupe": ("duplicate", OTHER),
+    "window": ("late", "ahead", "already_judged", OTHER),
+    OTHER: (OTHER,),
+}
+"""Where a record can be dropped, and why there."""
+
+LOSSES = ("retention", "shed", OTHER)
 
 MAX_VERSIONS = 8
 """Versions are read from events, so only the last judged ones keep series: a canary, its predecessors, no flood."""
@@ -107,12 +112,16 @@ class Metrics:
 
         records = self._counter("driftwatch_records_total", "Records read, by what became of them.", "outcome")
         self._records = {outcome: records.labels(*who, outcome) for outcome in get_args(Outcome)}
-        self._discarded = self._counter(
+        discarded = self._counter(
             "driftwatch_records_discarded_total", "Records that were not used.", "stage", "reason"
         )
-        self._lost = self._counter("driftwatch_records_lost_total", "Records gone before they were read.", "reason")
-        for reason in (*LOSSES, OTHER):
-            self._lost.labels(*who, reason)
+        self._discarded = {
+            (stage, reason): discarded.labels(*who, stage, reason)
+            for stage, reasons in DISCARDS.items()
+            for reason in reasons
+        }
+        lost = self._counter("driftwatch_records_lost_total", "Records gone before they were read.", "reason")
+        self._lost = {reason: lost.labels(*who, reason) for reason in LOSSES}
         self.dead_letters_dropped_total = self._counter(
             "driftwatch_dead_letters_dropped_total", "Dead letters that made room for newer ones."
         ).labels(*who)
@@ -153,14 +162,13 @@ class Metrics:
         self._records[outcome].inc(n)
 
     def discarded(self, stage: str, reason: str, n: int = 1) -> None:
-        """Count `n` records that `stage` did not use; a stage or reason that is not listed here counts as "other"."""
-        stage = stage if stage in STAGES else OTHER
-        reason = reason if reason in REASONS else OTHER
-        self._discarded.labels(self.model, self.version, stage, reason).inc(n)
+        """Count `n` records that `stage` did not use; what `DISCARDS` does not list counts as "other"."""
+        stage = stage if stage in DISCARDS else OTHER
+        self._discarded[stage, reason if reason in DISCARDS[stage] else OTHER].inc(n)
 
     def lost(self, reason: str, n: int) -> None:
-        """Count `n` records that were gone before they could be read ("retention", "shed", else "other")."""
-        self._lost.labels(self.model, self.version, reason if reason in LOSSES else OTHER).inc(n)
+        """Count `n` records that were gone before they could be read; what `LOSSES` does not list counts as "other"."""
+        self._lost[reason if reason in LOSSES else OTHER].inc(n)
 
     def shards(self, counts: Mapping[str, int]) -> None:
         """Show how many shards are in each state; a state that is not named has none."""

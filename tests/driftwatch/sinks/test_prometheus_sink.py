@@ -1,0 +1,232 @@
+"""The sink's gauges and counts, read back from the classic format by an independent parser."""
+
+import sys
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families as parse_classic
+
+from detectors.score import Verdict
+from driftwatch.decision import (
+    AlarmFeature,
+    AlarmLine,
+    Decision,
+    QualityLine,
+    ScoreLine,
+    Transition,
+    WindowLine,
+)
+from driftwatch.metrics import Metrics
+from driftwatch.sinks.prometheus import PrometheusSink
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry, model="credit", version="3")
+
+
+def score(feature: str, detector: str = "ks", value: float | None = 0.25, verdict: Verdict = "ok") -> ScoreLine:
+    reason = "too_few_records" if verdict == "undetermined" else None
+    return ScoreLine(feature, detector, value, value, value, 1000, 100, verdict, reason)
+
+
+def alarm(transition: Transition, *features: str, version: str | None = None, pattern: str | None = None) -> AlarmLine:
+    lines = tuple(AlarmFeature(f, "ks", 0.2, 1e-9, 0.5, 0.2, None) for f in features)
+    return AlarmLine("0123456789abcdef", transition, "covariate", pattern, "2024-01-01T00:00:00Z", lines, version)
+
+
+def decision(
+    *scores: ScoreLine,
+    version: str = "3",
+    verdict: Verdict = "ok",
+    alarms: tuple[AlarmLine, ...] = (),
+    quality: tuple[QualityLine, ...] = (),
+    caution: tuple[str, ...] = (),
+) -> Decision:
+    window = WindowLine("credit", version, None, "2024-01-01T00:00:00Z", "2024-01-01T00:05:00Z", 100)
+    return Decision(
+        window=window,
+        verdict=verdict,
+        scores=scores,
+        quality=quality,
+        alarms=alarms,
+        part=1,
+        partial=False,
+        share=None,
+        revision=0,
+        p_value=None,
+        threshold=None,
+        caution=caution,
+    )
+
+
+def read(registry: CollectorRegistry) -> Series:
+    """Every series of the classic format, by name and labels; two of one name and labels are an error."""
+    series: Series = {}
+    for family in parse_classic(generate_latest(registry).decode()):
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in series
+            series[key] = sample.value
+    return series
+
+
+def value(registry: CollectorRegistry, name: str, *, version: str = "3", **labels: str) -> float | None:
+    return read(registry).get((name, frozenset({"model": "credit", "version": version, **labels}.items())))
+
+
+def test_a_window_without_a_verdict_leaves_no_series_of_its_scores(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    sink = PrometheusSink(metrics)
+    sink.write(decision(score("age"), score("income")))
+    assert value(registry, "driftwatch_score", feature="age", detector="ks") == 0.25
+    undetermined = (score("age", verdict="undetermined"), score("income", value=None, verdict="undetermined"))
+    sink.write(decision(*undetermined, verdict="undetermined"))
+    left = {name for name, _ in read(registry)}
+    assert left.isdisjoint({"driftwatch_score", "driftwatch_p_value", "driftwatch_effect"})
+    assert value(registry, "driftwatch_windows_total", verdict="ok") == 1
+    assert value(registry, "driftwatch_windows_total", verdict="undetermined") == 1
+
+
+def test_an_alarm_is_active_from_opened_to_resolved_and_counted_once(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    sink = PrometheusSink(metrics)
+    scores = (score("age"), score("income"))
+    seen = []
+    for alarms in (
+        (),
+        (alarm("opened", "age"),),
+        (alarm("continuing", "age", "income", pattern="gradual"),),
+        (alarm("resolved", "age", "income", pattern="gradual"),),
+    ):
+        sink.write(decision(*scores, alarms=alarms))
+        seen.append(
+            (
+                value(registry, "driftwatch_drift_active", kind="covariate", pattern="none"),
+                value(registry, "driftwatch_drift_active", kind="covariate", pattern="gradual"),
+                value(registry, "driftwatch_feature_drift_active", feature="age"),
+                value(registry, "driftwatch_feature_drift_active", feature="income"),
+                value(registry, "driftwatch_alarms_total", kind="covariate", pattern="none"),
+            )
+        )
+    assert seen == [(0, 0, 0, 0, 0), (1, 0, 1, 0, 1), (0, 1, 1, 1, 1), (0, 0, 0, 0, 1)]
+
+
+def test_an_alarm_of_a_superseded_version_closes_under_its_own_version(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    sink = PrometheusSink(metrics)
+    sink.write(decision(score("age"), alarms=(alarm("opened", "age"),)))
+    sink.write(decision(score("age"), version="4"))
+    assert value(registry, "driftwatch_drift_active", kind="covariate", pattern="none") == 1
+    sink.write(decision(score("age"), version="4", alarms=(alarm("resolved", "age", version="3"),)))
+    for version in ("3", "4"):
+        active = value(registry, "driftwatch_drift_active", version=version, kind="covariate", pattern="none")
+        feature_active = value(registry, "driftwatch_feature_drift_active", version=version, feature="age")
+        assert (active, feature_active) == (0, 0), version
+    assert value(registry, "driftwatch_score", feature="age", detector="ks") == 0.25
+
+
+def test_a_superseded_alarm_of_a_version_without_series_makes_none(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    PrometheusSink(metrics).write(decision(version="4", alarms=(alarm("resolved", "age", version="2"),)))
+    assert {dict(labels)["version"] for _, labels in read(registry)} == {"3", "4"}
+
+
+def test_quality_and_caution_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
+    quality = (QualityLine("income", "missing", 0.31, 0.01, "drift"), QualityLine("age", "invalid", None, 0.0, "ok"))
+    PrometheusSink(metrics).write(decision(score("age"), score("income"), quality=quality, caution=("age",)))
+    assert value(registry, "driftwatch_quality", feature="income", check="missing") == 0.31
+    assert value(registry, "driftwatch_quality", feature="age", check="invalid") is None
+    assert value(registry, "driftwatch_caution", feature="age") == 1
+    assert value(registry, "driftwatch_caution", feature="income") == 0
+
+
+FEATURES = st.sampled_from(["age", "income", "region"])
+DECISIONS = st.builds(
+    lambda scores, version, transition: decision(
+        *(score(feature, detector, number, verdict) for (feature, detector), (number, verdict) in scores.items()),
+        version=version,
+        alarms=() if transition is None else (alarm(transition, "age"),),
+    ),
+    st.dictionaries(
+        st.tuples(FEATURES, st.sampled_from(["ks", "psi"])),
+        st.tuples(st.none() | st.floats(0, 10), st.sampled_from(["ok", "drift", "undetermined"])),
+    ),
+    st.sampled_from(["3", "4"]),
+    st.sampled_from([None, "opened", "continuing", "resolved"]),
+)
+
+
+@given(st.lists(DECISIONS, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_the_gauges_are_those_of_the_last_decision_of_each_version_and_of_no_other(decisions: list[Decision]) -> None:
+    registry = CollectorRegistry()
+    sink = PrometheusSink(Metrics(registry, model="credit", version="3"))
+    for each in decisions:
+        sink.write(each)
+    last = {each.window.version: each for each in decisions}
+    expected = {
+        (version, line.feature, line.detector): line.statistic
+        for version, each in last.items()
+        for line in each.scores
+        if line.statistic is not None and line.verdict != "undetermined"
+    }
+    series = read(registry)
+    shown = {
+        (of["version"], of["feature"], of["detector"]): number
+        for (name, labels), number in series.items()
+        if name == "driftwatch_score" and (of := dict(labels))
+    }
+    assert shown == expected
+    active = {
+        dict(labels)["version"] for (name, labels), x in series.items() if name == "driftwatch_drift_active" and x
+    }
+    assert active == {v for v, each in last.items() if any(a.transition != "resolved" for a in each.alarms)}
+    opened = sum(a.transition == "opened" for each in decisions for a in each.alarms)
+    assert sum(x for (name, _), x in series.items() if name == "driftwatch_alarms_total") == opened
+    windows = sum(x for (name, _), x in series.items() if name == "driftwatch_windows_total")
+    assert windows == len(decisions)
+
+
+def test_a_scrape_beside_the_pipeline_sees_a_window_whole(registry: CollectorRegistry, metrics: Metrics) -> None:
+    sink = PrometheusSink(metrics)
+    windows = [decision(*(score(f"f{i}", value=float(k)) for i in range(40))) for k in (1, 2)]
+    sink.write(windows[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for window in windows:
+                sink.write(window)
+
+    writer = threading.Thread(target=write)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    writer.start()
+    try:
+        scrapes = [_scores_of_one_scrape(registry) for _ in range(20)]
+    finally:
+        stop.set()
+        writer.join()
+        sys.setswitchinterval(interval)
+    for scores in scrapes:
+        assert len(scores) == 40
+        assert len(set(scores)) == 1
+
+
+def _scores_of_one_scrape(registry: CollectorRegistry) -> list[float]:
+    return [number for (name, _), number in read(registry).items() if name == "driftwatch_score"]
