@@ -1,0 +1,196 @@
+"""Windows of exactly N rows of a stream, in the order read: no watermark, nothing late, nothing ahead."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+
+from driftwatch.records import Records, Shard, Stream, Window
+from driftwatch.window import (
+    NO_ROWS,
+    Added,
+    Changes,
+    Counter,
+    CounterFor,
+    CountWindows,
+    Pane,
+    PaneKey,
+    Parts,
+    ShardCondition,
+    ShardState,
+    by_stream,
+    total,
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """The window of a stream that is filling up: a pane for each shard that has rows in it, on one profile."""
+
+    counter: Counter
+    panes: dict[Shard, Pane] = field(default_factory=dict)
+
+    @property
+    def n_records(self) -> int:
+        return sum(pane.n_records for pane in self.panes.values())
+
+
+class CountWindower:
+    """A `Windower` over row counts. `stream` is that of records that name no version.
+
+    Of each shard a window holds a run of positions. Rows of one shard are cut at the same places in every replay;
+    with several shards the cuts follow the order of arrival. `empty` stays 0, `paused` stays empty.
+    """
+
+    def __init__(self, settings: CountWindows, stream: Stream, counter_for: CounterFor) -> None:
+        self._count = settings.count
+        self._stream = stream
+        self._counter_for = counter_for
+        self._held: dict[Shard, ShardState] = {}
+        self._away: dict[Shard, ShardState] = {}
+        self._at_end: set[Shard] = set()
+        self._open: dict[Stream, _Open] = {}
+        self._restored: dict[PaneKey, Pane] = {}  # of shards that are not assigned yet
+        self._full: list[Window] = []
+        self._dirty_shards: set[Shard] = set()
+        self._dirty_panes: dict[PaneKey, Pane] = {}
+        self._dropped: dict[PaneKey, None] = {}  # as an ordered set
+        self.empty = 0
+        self.paused: frozenset[Shard] = frozenset()
+
+    def assign(
+        self, shard: Shard, position: int, *, read_to: int = 0, open_from_s: float | None = None, now_s: float
+    ) -> None:
+        known = self._away.get(shard, ShardState(None, 0))
+        if known.position != position:
+            self.revoke(shard)
+        self._away.pop(shard, None)
+        for key in [key for key in self._restored if key.shard == shard]:
+            self._take_back(self._restored.pop(key))
+        self._held[shard] = ShardState(position, max(position, read_to, known.read_to))
+        self._dirty_shards.add(shard)
+
+    def _take_back(self, pane: Pane) -> None:
+        """Goes on with a restored pane; one that was counted on another profile is judged as it is."""
+        stream = pane.key.stream
+        counter = self._open[stream].counter if stream in self._open else self._counter_for(stream, inf)
+        if counter.profile == pane.key.profile:
+            self._open.setdefault(stream, _Open(counter)).panes[pane.key.shard] = pane
+        else:
+            self._emit(stream, [pane], partial=True)
+
+    def revoke(self, shard: Shard) -> None:
+        state = self.state(shard)
+        if state is None:
+            return
+        self._held.pop(shard, None)
+        for opened in self._open.values():
+            if (pane := opened.panes.pop(shard, None)) is not None:
+                self._drop(pane)
+        for key in [key for key in self._restored if key.shard == shard]:
+            self._drop(self._restored.pop(key))
+        self._away[shard] = ShardState(None, state.read_to)
+        self._dirty_shards.add(shard)
+
+    def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
+        self._at_end.add(shard)
+
+    def tick(self, now_s: float) -> None:
+        """Nothing here depends on time."""
+
+    def add(self, records: Records, *, end: int, now_s: float) -> Added:
+        held = self._held[records.shard]
+        self._held[records.shard] = ShardState(end, max(held.read_to, end))
+        self._dirty_shards.add(records.shard)
+        self._at_end.discard(records.shard)
+        if len(records):
+            for stream, rows in by_stream(self._stream, records.versions, slice(None)):
+                self._fill(records, stream, np.arange(len(records))[rows])
+        return Added(len(records), 0, NO_ROWS, 0)
+
+    def _fill(self, records: Records, stream: Stream, rows: np.ndarray) -> None:
+        while len(rows):
+            opened = self._open.get(stream)
+            if opened is None:
+                opened = self._open[stream] = _Open(self._counter_for(stream, inf))
+            chosen, rows = np.split(rows, [self._count - opened.n_records])
+            self._count_rows(records, stream, opened, chosen)
+            if opened.n_records == self._count:
+                self._emit(stream, list(opened.panes.values()), partial=False)
+                del self._open[stream]
+
+    def _count_rows(self, records: Records, stream: Stream, opened: _Open, rows: np.ndarray) -> None:
+        table = opened.counter.count(records, slice(None) if len(rows) == len(records) else rows)
+        times_s = records.times_s[rows]
+        earliest_s, latest_s = float(times_s.min()), float(times_s.max())
+        pane = opened.panes.get(records.shard)
+        if pane is None:
+            key = PaneKey(records.shard, stream, 0, opened.counter.profile)
+            pane = Pane(key, earliest_s, latest_s, int(records.positions[rows[0]]), len(rows), table)
+            opened.panes[records.shard] = pane
+        else:
+            pane.add(len(rows), table)
+            pane.start_s, pane.end_s = min(pane.start_s, earliest_s), max(pane.end_s, latest_s)
+        self._dirty_panes[pane.key] = pane
+
+    def _emit(self, stream: Stream, panes: list[Pane], *, partial: bool) -> None:
+        panes.sort(key=lambda p: p.key.shard)
+        self._full.append(
+            Window(
+                stream=stream,
+                start_s=min(p.start_s for p in panes),
+                end_s=max(p.end_s for p in panes),
+                n_records=sum(p.n_records for p in panes),
+                table=total(panes),
+                profile=panes[0].key.profile,
+                partial=partial,
+            )
+        )
+        for pane in panes:
+            self._drop(pane)
+
+    def closed(self) -> list[Window]:
+        windows, self._full = self._full, []
+        return windows
+
+    def finish(self) -> list[Window]:
+        for stream in sorted(self._open, key=lambda s: (s.model, s.version)):
+            if panes := list(self._open.pop(stream).panes.values()):
+                self._emit(stream, panes, partial=True)
+        return self.closed()
+
+    def _drop(self, pane: Pane) -> None:
+        self._dirty_panes.pop(pane.key, None)
+        self._dropped[pane.key] = None
+
+    def changes(self) -> Changes:
+        shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}
+        panes = list(self._dirty_panes.values())
+        dropped = [key for key in self._dropped if key not in self._dirty_panes]
+        self._dirty_shards, self._dirty_panes, self._dropped = set(), {}, {}
+        return Changes(shards, panes, dropped)
+
+    def restore(self, shards: Mapping[Shard, ShardState], panes: Iterable[Pane], parts: Parts) -> None:
+        self._away = dict(shards)
+        self._restored = {pane.key: pane for pane in panes}
+
+    def state(self, shard: Shard) -> ShardState | None:
+        return self._held.get(shard) or self._away.get(shard)
+
+    def rewind(self, shard: Shard) -> int:
+        panes = [o.panes[shard] for o in self._open.values() if shard in o.panes]
+        position = self._held[shard].position
+        return min((p.first_position for p in panes), default=0 if position is None else position)
+
+    def shard_states(self) -> dict[ShardCondition, int]:
+        idle = len(self._at_end & self._held.keys())
+        return {"active": len(self._held) - idle, "idle": idle, "stalled": 0, "paused": 0}
+
+    @property
+    def watermark_s(self) -> float | None:
+        return None
+
+    @property
+    def open_panes(self) -> int:
+        return sum(len(opened.panes) for opened in self._open.values())

@@ -1,0 +1,263 @@
+"""What windowing is made of: panes, the state of a shard, and the seam that both windowers fill.
+
+A windower is a state machine: it reads no clock, file or log. Machine time, which only decides who is idle or
+stalled, is an argument; which records a window holds is decided by event times and positions alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from detectors.summary import Table
+from driftwatch.errors import ConfigError
+from driftwatch.records import Records, Shard, Stream, Window
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class TimeWindows:
+    """Intervals of event time: [end − length, end), an end every `slide_s` since the epoch. All in seconds.
+
+    `lateness_s`: how far a row may lie behind its shard's clock. `max_ahead_s`: how far it may lie past it, None = the
+    larger of a day and ten windows. `idle_s`, `stall_s`: machine time after which a silent shard holds nothing back.
+    `max_open`: windows by which a shard may lead the watermark before it is paused.
+    """
+
+    length_s: float
+    slide_s: float
+    lateness_s: float
+    max_ahead_s: float | None = None
+    idle_s: float = 60.0
+    stall_s: float = 300.0
+    max_open: int = 8
+
+    def __post_init__(self) -> None:
+        if not (0 < self.slide_s <= self.length_s and abs(self.panes * self.slide_s - self.length_s) < 1e-6):
+            raise ConfigError(
+                f"`slide_s` must divide `length_s`; got {self.slide_s!r} for {self.length_s!r}. Choose a whole part."
+            )
+
+    @property
+    def panes(self) -> int:
+        """How many panes a window is the sum of."""
+        return round(self.length_s / self.slide_s)
+
+    @property
+    def ahead_s(self) -> float:
+        """`max_ahead_s` with its default filled in."""
+        return max(DAY_S, 10 * self.length_s) if self.max_ahead_s is None else self.max_ahead_s
+
+
+@dataclass(frozen=True, slots=True)
+class CountWindows:
+    """Windows of exactly `count` rows of a stream, in the order read."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"`count` must be at least 1; got {self.count!r}. Name the rows of a window.")
+
+
+class Counter(Protocol):
+    """Counts rows of one version on one profile."""
+
+    @property
+    def profile(self) -> str:
+        """The profile's content hash; "" where none is known and only rows are counted."""
+        ...
+
+    def count(self, records: Records, rows: slice | np.ndarray) -> Table:
+        """A fresh table of these rows; it is added to in place afterwards."""
+        ...
+
+
+CounterFor = Callable[[Stream, float], Counter]
+"""The counter of a stream for the pane that starts at an event time (count windows: inf, the newest)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaneKey:
+    """`index` counts panes since the epoch; it is 0 for count windows, of which each shard has one open."""
+
+    shard: Shard
+    stream: Stream
+    index: int
+    profile: str
+
+
+@dataclass(slots=True)
+class Pane:
+    """The summaries of one shard, one stream, one interval, on one profile; grows until its first window is judged.
+
+    `start_s`, `end_s` are the interval's bounds; for count windows the smallest and the largest event time in it.
+    `first_position` is that of the first row in it.
+    """
+
+    key: PaneKey
+    start_s: float
+    end_s: float
+    first_position: int
+    n_records: int
+    table: Table
+
+    def add(self, n_records: int, table: Table) -> None:
+        """Takes in more rows, counted on the same profile."""
+        self.n_records += n_records
+        self.table += table
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """What is remembered of a shard.
+
+    `position`: the next row to read, None where the shard is another's now. `read_to`: how far this or an earlier
+    holder has read; below it, rows of windows before `open_from_s` (the start of the oldest unjudged window) are
+    judged already. `clock_s`: the largest event times it has shown.
+    """
+
+    position: int | None
+    read_to: int
+    clock_s: tuple[float, ...] = ()
+    open_from_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a batch's rows. `ahead` holds the indices of the rows that belong to the dead letters."""
+
+    used: int
+    late: int
+    ahead: np.ndarray  # intp, (n_ahead,)
+    already_judged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to store since the last call, all of it in one transaction.
+
+    `panes` are the live ones: write them before the next `add`. A pane in `dropped` is gone from the store.
+    """
+
+    shards: dict[Shard, ShardState]
+    panes: list[Pane]
+    dropped: list[PaneKey]
+
+
+Parts = Mapping[tuple[Stream, float], int]
+"""How many parts of a window (stream, end_s) have been judged."""
+
+ShardCondition = Literal["active", "idle", "stalled", "paused"]
+
+NO_ROWS: np.ndarray = np.empty(0, dtype=np.intp)
+
+
+class Windower(Protocol):
+    """Turns records into windows. `empty` counts intervals that passed without a row."""
+
+    empty: int
+    paused: frozenset[Shard]  # shards not to be read on for now, as of the last `closed`
+
+    def assign(
+        self, shard: Shard, position: int, *, read_to: int = 0, open_from_s: float | None = None, now_s: float
+    ) -> None:
+        """Takes a shard, to be read from `position`.
+
+        Where that is the position in the state restored, it goes on from there. Otherwise the panes of it that are
+        still here go, and what lies from `position` on is counted anew, except for what this or an earlier holder (who
+        had read to `read_to` and judged up to `open_from_s`) has judged.
+        """
+        ...
+
+    def revoke(self, shard: Shard) -> None:
+        """Lets go of a shard: its unjudged panes and its position are dropped; what was judged is remembered."""
+        ...
+
+    def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
+        """Notes that every row the shard had has been added."""
+        ...
+
+    def tick(self, now_s: float) -> None:
+        """Moves machine time on, in seconds of any clock that does not jump."""
+        ...
+
+    def add(self, records: Records, *, end: int, now_s: float) -> Added:
+        """Counts the rows of one shard; `end` is the position after the last message that was read with them."""
+        ...
+
+    def closed(self) -> list[Window]:
+        """The windows due for judgement, each one once, in the order (end, stream, part)."""
+        ...
+
+    def finish(self) -> list[Window]:
+        """The windows due and the rest of them, `partial` where their end was not reached: the source has ended."""
+        ...
+
+    def changes(self) -> Changes:
+        """What `restore` needs that has changed since the last call."""
+        ...
+
+    def restore(self, shards: Mapping[Shard, ShardState], panes: Iterable[Pane], parts: Parts) -> None:
+        """Goes back to a stored state, before any `assign`. A shard counts as held once it is assigned."""
+        ...
+
+    def state(self, shard: Shard) -> ShardState | None:
+        """What is known of a shard, held or not."""
+        ...
+
+    def rewind(self, shard: Shard) -> int:
+        """The lowest position of a held shard that stands in a pane of an unjudged window, else its position."""
+        ...
+
+    def shard_states(self) -> dict[ShardCondition, int]:
+        """How many of the shards held are in which condition."""
+        ...
+
+    @property
+    def watermark_s(self) -> float | None:
+        """The event time up to which windows are closed; None before there is one, and for count windows."""
+        ...
+
+    @property
+    def open_panes(self) -> int:
+        """How many panes are in memory."""
+        ...
+
+
+def by_stream(
+    default: Stream, versions: Sequence[str] | None, rows: slice | np.ndarray
+) -> Iterator[tuple[Stream, slice | np.ndarray]]:
+    """`rows` of a batch, split by version in the order of the versions' names; rows keep their order.
+
+    `versions` None: all rows are of the `default` stream.
+    """
+    if versions is None:
+        yield default, rows
+        return
+    row_numbers = np.arange(len(versions))[rows]
+    row_versions = [versions[i] for i in row_numbers.tolist()]
+    names = sorted(set(row_versions))
+    if len(names) == 1:
+        yield Stream(default.model, names[0]), rows
+        return
+    code = {name: i for i, name in enumerate(names)}
+    codes = np.array([code[v] for v in row_versions], dtype=np.intp)
+    for i, name in enumerate(names):
+        yield Stream(default.model, name), row_numbers[codes == i]
+
+
+def row_count(records: Records, rows: slice | np.ndarray) -> int:
+    """How many rows `rows` stands for."""
+    return len(range(*rows.indices(len(records)))) if isinstance(rows, slice) else len(rows)
+
+
+def total(panes: Sequence[Pane]) -> Table:
+    """The sum of the panes' tables, as a table of its own."""
+    first = panes[0].table
+    table = Table(first.counts.copy(), first.sums.copy())
+    for pane in panes[1:]:
+        table += pane.table
+    return table
