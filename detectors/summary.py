@@ -1,33 +1,130 @@
-"""Summaries that add: a window as counts over a grid that the reference fixed, and sums."""
+"""Summaries that add: a window as counts over a grid that the reference fixed, sums, and sums over a bounded sample."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+LEVELS = 24  # a sample may thin itself to one row in 2^23
+
+
+@dataclass(slots=True)
+class Sample:
+    """Sums of a row's features over at most `bound` rows, chosen by a hash of each row's id.
+
+    A row's level is the number of leading zero bits of its hash: half the rows are of level 0, a quarter of level 1 …
+    Kept are the rows of level `level` and above; the level rises whenever they exceed the bound. What is kept depends
+    on the rows alone, never on their order or on how they came in batches, and two samples merge exactly.
+    """
+
+    bound: int
+    level: int
+    counts: np.ndarray  # int64, (levels,)
+    sums: np.ndarray  # float64, (levels, features)
+
+    @classmethod
+    def empty(cls, bound: int, n_features: int) -> "Sample":
+        """A sample of no row."""
+        return cls(bound, 0, np.zeros(LEVELS, np.int64), np.zeros((LEVELS, n_features)))
+
+    def add(self, keys: np.ndarray, features: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Adds rows by their 32-bit keys; `features(rows)` computes (kept rows, features) for those that are kept."""
+        levels = levels_of(keys)
+        self.counts += np.bincount(levels, minlength=LEVELS)
+        self._thin()
+        kept = np.flatnonzero(levels >= self.level)
+        if len(kept):
+            values, levels = features(kept), levels[kept]
+            for level in np.unique(levels):
+                self.sums[level] += values[levels == level].sum(axis=0, dtype=np.float64)
+
+    def _thin(self) -> None:
+        self.counts[: self.level] = 0
+        while self.counts.sum() > self.bound:
+            self.counts[self.level] = 0
+            self.level += 1
+        self.sums[: self.level] = 0
+
+    @property
+    def n(self) -> int:
+        """Rows kept."""
+        return int(self.counts.sum())
+
+    def merge(self, other: "Sample") -> None:
+        """Adds the rows of another sample of the same bound."""
+        self.level = max(self.level, other.level)
+        self.counts += other.counts
+        self.sums += other.sums
+        self._thin()
+
+    def copy(self) -> "Sample":
+        """An independent copy."""
+        return Sample(self.bound, self.level, self.counts.copy(), self.sums.copy())
+
+
+def levels_of(keys: np.ndarray) -> np.ndarray:
+    """Leading zero bits of a mixed 32-bit key, at most LEVELS − 1 (Murmur's finaliser spreads what crc32 left)."""
+    h = keys.astype(np.uint32)
+    h ^= h >> np.uint32(16)
+    h *= np.uint32(0x85EBCA6B)
+    h ^= h >> np.uint32(13)
+    h *= np.uint32(0xC2B2AE35)
+    h ^= h >> np.uint32(16)
+    zeros: np.ndarray = 32 - np.frexp(h.astype(np.float64))[1]
+    return np.minimum(zeros, LEVELS - 1)
+
 
 @dataclass(slots=True)
 class Table:
-    """Counts over the cells of a grid, and sums; two tables of one grid merge by `+`, exactly and in any order."""
+    """Counts over the cells of a grid, sums, and samples; two tables of one grid merge by `+`, in any order."""
 
-    counts: np.ndarray  # int64, (..., cells)
-    sums: np.ndarray  # float64, (..., sums)
+    counts: np.ndarray  # int64, (cells,)
+    sums: np.ndarray  # float64, (sums,)
+    samples: tuple[Sample, ...] = ()
 
     def __add__(self, other: "Table") -> "Table":
-        return Table(self.counts + other.counts, self.sums + other.sums)
+        merged = Table(self.counts.copy(), self.sums.copy(), tuple(s.copy() for s in self.samples))
+        merged += other
+        return merged
 
     def __iadd__(self, other: "Table") -> "Table":
         self.counts += other.counts
         self.sums += other.sums
+        for sample, theirs in zip(self.samples, other.samples, strict=True):
+            sample.merge(theirs)
         return self
 
     def to_bytes(self) -> bytes:
-        """Both arrays, little-endian, behind their lengths."""
-        head = np.array([self.counts.size, self.sums.size], "<i8")
-        return head.tobytes() + self.counts.astype("<i8").tobytes() + self.sums.astype("<f8").tobytes()
+        """Lengths, then the arrays, all little-endian; of a sample only the levels that hold rows."""
+        head = [self.counts.size, self.sums.size, len(self.samples)]
+        parts: list[np.ndarray] = [self.counts.astype("<i8"), self.sums.astype("<f8")]
+        for s in self.samples:
+            held = np.flatnonzero(s.counts)
+            head += [s.bound, s.level, s.sums.shape[1], len(held)]
+            parts += [held.astype("<i8"), s.counts[held].astype("<i8"), s.sums[held].astype("<f8")]
+        return np.array(head, "<i8").tobytes() + b"".join(part.tobytes() for part in parts)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Table":
         """The inverse of `to_bytes`."""
-        n_counts, n_sums = (int(n) for n in np.frombuffer(data, "<i8", 2))
-        counts = np.frombuffer(data, "<i8", n_counts, 16).astype(np.int64)
-        return cls(counts, np.frombuffer(data, "<f8", n_sums, 16 + 8 * n_counts).astype(np.float64))
+        n_counts, n_sums, n_samples = (int(n) for n in np.frombuffer(data, "<i8", 3))
+        heads = np.frombuffer(data, "<i8", 4 * n_samples, 24).reshape(n_samples, 4)
+        words = np.frombuffer(data, "<i8", offset=24 + heads.nbytes)
+        counts, sums, rest = np.split(words, [n_counts, n_counts + n_sums])
+        samples = []
+        for bound, level, width, n_held in heads.tolist():
+            held, of_level, values, rest = np.split(rest, np.cumsum([n_held, n_held, n_held * width]))
+            sample = Sample.empty(bound, width)
+            sample.level = level
+            sample.counts[held] = of_level
+            sample.sums[held] = values.view("<f8").reshape(n_held, width)
+            samples.append(sample)
+        return cls(counts.astype(np.int64), sums.view("<f8").astype(np.float64), tuple(samples))
+
+
+def total(tables: Sequence[Table]) -> Table:
+    """The merger of at least one table."""
+    merged = tables[0] + tables[1] if len(tables) > 1 else Table.from_bytes(tables[0].to_bytes())
+    for table in tables[2:]:
+        merged += table
+    return merged
