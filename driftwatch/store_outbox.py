@@ -9,13 +9,6 @@ from driftwatch.errors import StateError
 from driftwatch.outbox import Message, SetAside
 from driftwatch.store_schema import state_errors
 
-_BATCH = 100  # messages taken at a time
-
-# Nothing of the same target and alarm is still to be delivered before it: `resolved` never overtakes `opened`.
-_IS_FIRST = """set_aside IS NULL AND NOT EXISTS (
-    SELECT 1 FROM outbox AS earlier WHERE earlier.target = outbox.target AND earlier.alarm = outbox.alarm
-    AND earlier.set_aside IS NULL AND earlier.seq < outbox.seq)"""
-
 
 class StoredOutbox:
     """Messages to deliver, in the order of their creation. Any thread may call; calls follow one another.
@@ -29,18 +22,25 @@ class StoredOutbox:
         self._lock = Lock()
 
     def due(self, now_s: float) -> list[Message]:
-        """The oldest messages whose time has come; one that waits for an earlier of its alarm is not among them."""
+        """The messages whose time has come, oldest first.
+
+        A message stays back while an earlier one of its target and alarm waits on: `resolved` never overtakes `opened`.
+        """
         rows = self._run(
-            f"SELECT id, target, body, created_s, attempts FROM outbox WHERE due_s <= ? AND {_IS_FIRST}"
-            " ORDER BY seq LIMIT ?",
+            "SELECT id, target, body, created_s, attempts FROM outbox WHERE set_aside IS NULL AND due_s <= ?1"
+            " AND NOT EXISTS (SELECT 1 FROM outbox AS earlier WHERE earlier.target = outbox.target"
+            " AND earlier.alarm = outbox.alarm AND earlier.set_aside IS NULL AND earlier.seq < outbox.seq"
+            " AND earlier.due_s > ?1) ORDER BY seq",
             now_s,
-            _BATCH,
         )
         return [Message(*row) for row in rows]
 
     def next_due_s(self) -> float | None:
-        """When the next message is due; None = nothing waits."""
-        ((due_s,),) = self._run(f"SELECT min(due_s) FROM outbox WHERE {_IS_FIRST}")
+        """The earliest time at which `due` answers anything; None = nothing waits."""
+        ((due_s,),) = self._run(
+            "SELECT min(due_s) FROM (SELECT max(due_s) OVER (PARTITION BY target, alarm ORDER BY seq) AS due_s"
+            " FROM outbox WHERE set_aside IS NULL)"
+        )
         return None if due_s is None else float(due_s)
 
     def delivered(self, id: str, target: str) -> None:
