@@ -82,7 +82,7 @@ class Server:
             ) from error
         self.port: int = self._listener.server_address[1]
         self._thread = threading.Thread(
-            target=self._listener.serve_forever, args=(0.2,), name="driftwatch-server", daemon=True
+            target=self._listener.serve_forever, args=(0.1,), name="driftwatch-server", daemon=True
         )
         self._thread.start()
 
@@ -146,6 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: _Listener
     timeout = _CONNECTION_LIMIT_S
+    default_request_version = "HTTP/1.0"  # not 0.9, whose answers have no status and no headers
 
     def do_GET(self) -> None:
         """Answer the three paths there are."""
@@ -207,8 +208,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._problem(HTTPStatus.NOT_FOUND, "There are /metrics, /livez and /readyz.")
         # A close with unread bytes resets the connection, and the client may lose the answer: read some of them first.
-        self.connection.shutdown(socket.SHUT_WR)
-        self.rfile.read(65_536)
+        with suppress(OSError):  # gone or too slow: it has had its answer
+            self.connection.shutdown(socket.SHUT_WR)
+            self.rfile.read(65_536)
 
     def version_string(self) -> str:
         return "driftwatch"
