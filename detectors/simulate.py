@@ -107,7 +107,7 @@ class Stream:
 
 def times(n: int, *, start_s: float, interval_s: float) -> Floats:
     """Event times of n rows, one every `interval_s` seconds; float64 epoch seconds, (n,)."""
-    return start_s + interval_s * np.arange(n)
+    return start_s + interval_s * np.arange(n, dtype=np.float64)
 
 
 def latent(n: int, n_columns: int, rng: np.random.Generator, *, correlation: float = 0.0, phi: float = 0.0) -> Floats:
@@ -142,7 +142,7 @@ def with_season(z: Floats, times_s: Floats, *, strength: float, period_s: float 
     if not 0 <= strength <= 1:
         raise ValueError(f"`strength` must lie in [0, 1]; got {strength!r}. It is the season's share of the variance.")
     sine = math.sqrt(2 * strength) * np.sin(2 * np.pi / period_s * times_s)
-    return math.sqrt(1 - strength) * z + sine.reshape(-1, *[1] * (z.ndim - 1))
+    return math.sqrt(1 - strength) * z + (sine if z.ndim == 1 else sine[:, np.newaxis])
 
 
 def normal(z: Floats, *, mean: float = 0.0, sd: float = 1.0) -> Floats:
@@ -158,7 +158,8 @@ def lognormal(z: Floats, *, median: float = 1.0, sigma: float = 0.5) -> Floats:
 def heavy_tailed(z: Floats, *, scale: float = 1.0) -> Floats:
     """Student's t with 2 degrees of freedom: the variance is infinite."""
     # the quantile function is (2u − 1)/√(2u(1 − u)); 1 − u as ndtr(−z) keeps its digits in the upper tail
-    upper, lower = ndtr(-z), ndtr(z)
+    upper: Floats = ndtr(-z)
+    lower: Floats = ndtr(z)
     return scale * (lower - upper) / np.sqrt(2 * upper * lower)
 
 
@@ -182,7 +183,8 @@ def category(z: Floats, *, names: Sequence[str], exponent: float = 1.0) -> Objec
     """Categories with Zipf's shares, 1/rankᵉˣᵖᵒⁿᵉⁿᵗ; a raised exponent makes the first more frequent. Object, (n,)."""
     shares = np.arange(1, len(names) + 1) ** -float(exponent)
     edges = np.cumsum(shares / shares.sum())[:-1]
-    return np.array(names, object)[np.searchsorted(edges, ndtr(z), side="right")]
+    drawn: Objects = np.array(names, object)[np.searchsorted(edges, ndtr(z), side="right")]
+    return drawn
 
 
 def boolean(z: Floats, *, share: float = 0.5) -> Objects:
