@@ -27,20 +27,17 @@ ALARMS: tuple[tuple[str, ...], ...] = tuple(
     )
 )
 """What an alarm can be: (kind, pattern)."""
+
 OTHER = "other"
 DISCARDS = {
-    "source": ("shed", OTHER),
-    "decode": (
-        *("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label"),
-        *("unmatched", "error_response", "unknown_type", OTHER),
-    ),
+    "decode": ("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label", OTHER),
     "dedupe": ("duplicate", OTHER),
     "window": ("late", "ahead", "already_judged", OTHER),
     OTHER: (OTHER,),
 }
 """Where a record can be dropped, and why there."""
 
-LOSSES = ("retention", "shed", OTHER)
+LOSSES = ("retention", OTHER)
 
 MAX_VERSIONS = 8
 """Versions are read from events, so only the last judged ones keep series: a canary, its predecessors, no flood."""

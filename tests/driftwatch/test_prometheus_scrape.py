@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client import CollectorRegistry
 
-from driftwatch.decision import AlarmFeature, AlarmLine, Decision, ScoreLine, WindowLine
+from driftwatch.decision import AlarmFeature, AlarmLine, Decision, ScoreLine, Transition, WindowLine
 from driftwatch.metrics import Metrics
 from driftwatch.server import Health, Server
 from driftwatch.sinks.prometheus import PrometheusSink
@@ -34,7 +34,7 @@ def decision(*, undetermined: bool) -> Decision:
     score = ScoreLine("age", "ks", 0.25, 1e-9, 0.25, 1000, 100, "drift", None)
     no_score = ScoreLine("age", "ks", None, None, None, 1000, 3, "undetermined", "too_few_records")
     feature = AlarmFeature("age", "ks", 0.25, 1e-9, 1.0, 0.25, None)
-    transition = "continuing" if undetermined else "opened"
+    transition: Transition = "continuing" if undetermined else "opened"
     return Decision(
         window=window,
         verdict="undetermined" if undetermined else "drift",
