@@ -54,7 +54,11 @@ def score(profile: Profile, table: Table) -> Scored:
             n_current=int(n_current),
             verdict=None if ok else "undetermined",
             reason=reason,
-            detail=joint_effects.pair if detector == "correlation" else details[detector][j] if detector == "psi" else None,
+            detail=joint_effects.pair
+            if detector == "correlation"
+            else details[detector][j]
+            if detector == "psi"
+            else None,
         )
         for (j, detector), ok, reason, term, (statistic, p, effect), (n_reference, n_current) in zip(
             family.terms, known, reasons, minus_log_p, values.T.tolist(), rows.tolist(), strict=True

@@ -1,8 +1,14 @@
 """Pearson's chi-square test of homogeneity of two samples."""
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from scipy.special import chdtrc
+
+from detectors.arrays import Measured, compare, exact
 from detectors.contrast import Contrast
+from detectors.score import Score
 
 
 def statistic(contrast: Contrast) -> np.ndarray:
@@ -44,3 +50,26 @@ def degrees_of_freedom(contrast: Contrast) -> np.ndarray:
 def group_owner(contrast: Contrast) -> np.ndarray:
     """The feature to which each group belongs."""
     return contrast.basis.grid.owner[contrast.basis.groups]
+
+
+@dataclass(frozen=True, slots=True)
+class ChiSquare:
+    """Detects that the shares of categories (or of distinct values) differ between two samples.
+
+    Blind to the order of the values. See also: `PSI`; `KolmogorovSmirnov` for continuous values.
+    """
+
+    min_expected: float = 5.0
+
+    def compare(self, *, reference: Any, current: Any) -> Score:
+        """The two-sample statistic on values pooled to an expected count of `min_expected`, and its p-value.
+
+        Raises ValueError or TypeError as `KolmogorovSmirnov`.
+        """
+
+        def measure(x: np.ndarray, y: np.ndarray) -> Measured:
+            contrast = exact(x, y, min_expected=self.min_expected)
+            value, degrees = float(statistic(contrast)[0]), int(degrees_of_freedom(contrast)[0])
+            return value, float(chdtrc(degrees, value)) if degrees else 1.0, float(half_l1(contrast)[0])
+
+        return compare("chi_square", reference, current, measure)

@@ -1,8 +1,13 @@
 """Population stability index."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
+from detectors.arrays import Measured, compare, on_reference, permutation_p_value
 from detectors.contrast import Contrast
+from detectors.score import Score
 
 STABLE, UNSTABLE = 0.1, 0.25
 
@@ -34,3 +39,24 @@ def unbiased(contrast: Contrast) -> np.ndarray:
 def band(value: float) -> str:
     """The customary reading of a PSI: stable below .1, unstable above .25, caution between."""
     return "stable" if value < STABLE else "unstable" if value > UNSTABLE else "caution"
+
+
+@dataclass(frozen=True, slots=True)
+class PSI:
+    """Detects that shares moved between the groups that the reference makes: 20 quantile groups, or its categories.
+
+    See also: `ChiSquare`, a test of the same table.
+    """
+
+    def compare(self, *, reference: Any, current: Any, permutations: int = 0, seed: int = 0) -> Score:
+        """The index on groups of the reference; the effect is the index less its mean under no change.
+
+        The p-value is None unless `permutations` are asked for. Raises ValueError or TypeError as `KolmogorovSmirnov`.
+        """
+
+        def measure(x: np.ndarray, y: np.ndarray) -> Measured:
+            contrast = on_reference(x, y)
+            p_value = permutation_p_value(contrast, statistic, permutations, seed) if permutations else None
+            return float(statistic(contrast)[0]), p_value, float(unbiased(contrast)[0])
+
+        return compare("psi", reference, current, measure)

@@ -1,8 +1,13 @@
 """Wasserstein-1, the earth mover's distance."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
+from detectors.arrays import Measured, compare, exact, permutation_p_value
 from detectors.contrast import Contrast
+from detectors.score import Score
 
 
 def statistic(contrast: Contrast) -> np.ndarray:
@@ -14,3 +19,25 @@ def statistic(contrast: Contrast) -> np.ndarray:
     References: Ramdas, Trillos, Cuturi (2017), On Wasserstein two-sample testing, Entropy 19(2).
     """
     return contrast.sum(contrast.cumulative * contrast.basis.gap.astype(contrast.current.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Wasserstein:
+    """Detects that mass moved, and measures how far, in the units of the values.
+
+    See also: `KolmogorovSmirnov`, which does not depend on the scale.
+    """
+
+    def compare(self, *, reference: Any, current: Any, permutations: int = 0, seed: int = 0) -> Score:
+        """The exact distance; the effect is in standard deviations of the reference.
+
+        The p-value is None unless `permutations` are asked for. Raises ValueError or TypeError as `KolmogorovSmirnov`.
+        """
+
+        def measure(x: np.ndarray, y: np.ndarray) -> Measured:
+            contrast, sd = exact(x, y), float(x.std())
+            value = float(statistic(contrast)[0])
+            p_value = permutation_p_value(contrast, statistic, permutations, seed) if permutations else None
+            return value, p_value, value / sd if sd > 0 else None
+
+        return compare("wasserstein", reference, current, measure)
