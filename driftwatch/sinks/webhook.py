@@ -94,8 +94,8 @@ class WebhookTarget:
     timeout_s : bounds an attempt as a whole, name resolution and the answer's last byte included.
     max_age_s : a message older than this is not tried again after a failure.
     allow_private : networks that are reachable although they are not public.
-    context : verifies certificate and host name; the default trusts the system's authorities, or the file that the
-        environment variable SSL_CERT_FILE names.
+    context : verifies certificate and host name; None trusts the system's authorities, or the file that the environment
+        variable SSL_CERT_FILE names, and reads them anew for each attempt: they are replaced while we run.
     """
 
     url: str = field(repr=False)  # a path or query often holds a token
@@ -105,7 +105,7 @@ class WebhookTarget:
     allow_http: bool = False
     allow_private: Sequence[Network] = ()
     resolver: Resolver = resolve
-    context: ssl.SSLContext = field(default_factory=ssl.create_default_context, repr=False)
+    context: ssl.SSLContext | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.secrets:
@@ -161,10 +161,11 @@ class WebhookTarget:
         allow_private, resolver = self.allow_private, self.resolver
         raw = connect(host, port, allow_private=allow_private, resolver=resolver, deadline_s=deadline_s)
         with raw:
-            raw.settimeout(_left_s(deadline_s))
             if url.scheme == "http":
                 return _request(_Wire(raw, deadline_s), url, headers, body)
-            with self.context.wrap_socket(raw, server_hostname=host) as wrapped:
+            context = self.context or ssl.create_default_context()
+            raw.settimeout(_left_s(deadline_s))  # bounds the handshake as a whole
+            with context.wrap_socket(raw, server_hostname=host) as wrapped:
                 return _request(_Wire(wrapped, deadline_s), url, headers, body)
 
 
