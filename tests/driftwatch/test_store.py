@@ -1,0 +1,572 @@
+"""The store: one transaction moves everything, whatever kills it; and what a broken file says."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftwatch.errors import StateError
+from driftwatch.outbox import Message
+from driftwatch.store import (
+    Assignment,
+    PaneKey,
+    PaneRow,
+    Remembered,
+    SeenChunk,
+    ShardRow,
+    Store,
+    StoredDecision,
+    Transaction,
+)
+from driftwatch.store_schema import SCHEMA_VERSION, StoreUnavailable
+
+SHARDS = ("p/0", "p/1")
+
+
+def numbered(i: int, size: int = 0) -> Transaction:
+    """A transaction that leaves its number in every table; `size` bytes of padding that does not compress."""
+    padding = os.urandom(size)
+    return Transaction(
+        shards={"p/0": ShardRow(i, b"%d" % i)},
+        panes={PaneKey("p/0", "credit", "3", 0.0): PaneRow(i, i, "hash", b"%d" % i + padding)},
+        seen=[SeenChunk("p/0", i, [f"id-{i}"])],
+        seen_from={"p/0": i},
+        policy=b"%d" % i,
+        decisions=[StoredDecision(300.0 * i, b"%d" % i + padding)],
+        messages=[Message(f"{i}:opened", "hook", b"%d" % i + padding, float(i))],
+    )
+
+
+def number_of(store: Store) -> int:
+    """The number of the last save, found in every table, with all before it where they add up."""
+    remembered = store.load()
+    i = remembered.shards["p/0"].position
+    assert remembered.shards["p/0"].state == b"%d" % i
+    (pane,) = remembered.panes.values()
+    assert (pane.first_position, pane.n_records, pane.body[: len(str(i))]) == (i, i, b"%d" % i)
+    assert remembered.seen == [SeenChunk("p/0", i, [f"id-{i}"])]
+    assert remembered.policy == b"%d" % i
+    assert [int(line[: len(str(n))]) for n, line in enumerate(store.decisions(), 1)] == list(range(1, i + 1))
+    outbox = store.outbox()
+    assert [message.id for message in outbox.due(1e18)] == [f"{n}:opened" for n in range(1, i + 1)]
+    outbox.close()
+    return i
+
+
+def save_until_refused(store: Store) -> tuple[int, str]:
+    """Saves 1, 2, 3 … until one is refused; the last that was not, and what the refusal said."""
+    i = 0
+    while True:
+        try:
+            store.save(numbered(i + 1, 5_000))
+        except StoreUnavailable as error:
+            return i, str(error)
+        i += 1
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "state.db"
+
+
+# One transaction moves everything
+
+
+def test_what_was_saved_is_there_after_a_restart(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    store_id = store.store_id
+    for i in (1, 2, 3):
+        store.save(numbered(i))
+    store.close()
+    again = Store.open(path, model="credit")
+    assert number_of(again) == 3
+    assert again.store_id == store_id
+    again.close()
+
+
+def test_what_a_transaction_does_not_name_stays(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    store.save(numbered(1))
+    store.save(Transaction())
+    assert number_of(store) == 1
+    store.close()
+
+
+PANES = st.dictionaries(
+    st.builds(
+        PaneKey, st.sampled_from(SHARDS), st.just("credit"), st.sampled_from("34"), st.sampled_from([0.0, 300.0])
+    ),
+    st.builds(PaneRow, st.integers(0, 2**60), st.integers(0, 9), st.just("hash"), st.binary(max_size=9)),
+    max_size=3,
+)
+STEPS = st.lists(
+    st.tuples(
+        st.dictionaries(st.sampled_from(SHARDS), st.builds(ShardRow, st.integers(0, 2**62), st.binary(max_size=5))),
+        PANES,
+        PANES,
+        st.none() | st.binary(max_size=5),
+        st.lists(st.lists(st.text(max_size=3), min_size=1, max_size=4), max_size=2),
+        st.integers(0, 12),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=60)
+@given(STEPS)
+def test_the_store_remembers_what_a_plain_dictionary_would(steps: list[tuple[object, ...]]) -> None:
+    store = Store.open(None, model="credit")
+    shards: dict[str, ShardRow] = {}
+    panes: dict[PaneKey, PaneRow] = {}
+    seen: list[SeenChunk] = []
+    policy: bytes | None = None
+    n_ids = 0
+    for changed, dropped, written, state, chunks, keep in steps:
+        new = []
+        for ids in chunks:
+            new.append(SeenChunk("p/0", n_ids, ids))
+            n_ids += len(ids)
+        bound = n_ids - keep
+        store.save(Transaction(changed, written, list(dropped), new, {"p/0": bound}, state))
+        shards |= changed
+        panes = {key: row for key, row in panes.items() if key not in dropped} | written
+        seen = [chunk for chunk in seen + new if chunk.first + len(chunk.ids) > bound]
+        policy = policy if state is None else state
+        assert store.load() == Remembered(shards, panes, seen, policy)
+    store.close()
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[3]]
+from test_store import number_of, numbered
+from driftwatch.store import Store
+store = Store.open(Path(sys.argv[1]), model="credit")
+i = number_of(store) if store.load().shards else 0
+while True:
+    i += 1
+    store.save(numbered(i, int(sys.argv[2])))
+    if i % 10 == 1:
+        print(i, flush=True)
+"""
+
+
+def test_a_process_killed_at_any_time_leaves_all_tables_of_one_transaction(path: Path) -> None:
+    draw = random.Random(11)
+    before = 0
+    for _ in range(6):
+        command = [sys.executable, "-c", CHILD, str(path), "3000", str(Path(__file__).parent)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(draw.uniform(0, 0.1))
+            child.send_signal(signal.SIGKILL)
+        store = Store.open(path, model="credit")
+        now = number_of(store)
+        store.close()
+        assert now > before
+        before = now
+
+
+# A save that fails changes nothing
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 1 MiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.getuid() != 0:
+        pytest.skip("mounting a file system of 1 MiB needs root and mount(8)")
+    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"mount(8) refused: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_changes_nothing_and_passes_when_there_is_room(tiny_folder: Path) -> None:
+    ballast = tiny_folder / "ballast"
+    ballast.write_bytes(bytes(300_000))
+    store = Store.open(tiny_folder / "state.db", model="credit")
+    i, refusal = save_until_refused(store)
+    assert i > 3
+    assert "disk is full. Nothing was changed; free space" in refusal
+    assert number_of(store) == i
+    ballast.unlink()
+    store.save(numbered(i + 1, 5_000))
+    assert number_of(store) == i + 1
+    store.close()
+
+
+LIMITED_CHILD = """
+import resource, signal, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[2]]
+from test_store import number_of, numbered, save_until_refused
+from driftwatch.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = Store.open(Path(sys.argv[1]), model="credit")
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+i, refusal = save_until_refused(store)
+assert "disk I/O error" in refusal, refusal
+assert number_of(store) == i
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.save(numbered(i + 1, 5_000))
+assert number_of(store) == i + 1
+print(i + 1)
+"""
+
+
+def test_a_write_that_the_system_refuses_changes_nothing(path: Path) -> None:
+    command = [sys.executable, "-c", LIMITED_CHILD, str(path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    store = Store.open(path, model="credit")
+    assert number_of(store) == int(done.stdout) > 3
+    store.close()
+
+
+def test_a_file_that_another_connection_holds_is_unavailable_until_it_lets_go(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    store.save(numbered(1))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="database is locked"):
+        store.save(numbered(2))
+    other.execute("ROLLBACK")
+    other.close()
+    assert number_of(store) == 1
+    store.save(numbered(2))
+    assert number_of(store) == 2
+    store.close()
+
+
+def test_a_value_that_cannot_be_stored_leaves_nothing_of_its_transaction(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    store.save(numbered(1))
+    with pytest.raises(OverflowError):
+        store.save(Transaction(policy=b"other", shards={"p/0": ShardRow(2**70, b"")}))
+    assert number_of(store) == 1
+    store.save(numbered(2))
+    assert number_of(store) == 2
+    store.close()
+
+
+# Decisions
+
+
+def test_decisions_come_in_the_order_in_which_they_were_made_and_since_a_time(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    ends = [600.0, 300.0, 900.0]
+    store.save(Transaction(decisions=[StoredDecision(end_s, b"%d" % end_s) for end_s in ends]))
+    assert list(store.decisions()) == [b"600", b"300", b"900"]
+    assert list(store.decisions(since_s=300.0)) == [b"600", b"900"]
+    store.close()
+
+
+def test_decisions_are_kept_for_so_much_event_time_before_the_latest(path: Path) -> None:
+    store = Store.open(path, model="credit", keep_s=600.0)
+    for i in range(1, 10):
+        store.save(numbered(i))
+    assert list(store.decisions()) == [b"7", b"8", b"9"]
+    store.close()
+
+
+def test_a_reader_beside_a_running_writer_sees_what_is_committed(path: Path) -> None:
+    writer = Store.open(path, model="credit")
+    for i in range(1, 151):
+        writer.save(numbered(i))
+    reader = Store.open(path, model="credit", read_only=True)
+    lines = reader.decisions()
+    assert next(lines) == b"1"
+    writer.save(numbered(151))
+    assert [int(line) for line in lines] == list(range(2, 152))
+    with pytest.raises(StateError, match="readonly"):
+        reader.save(numbered(152))
+    writer.close()
+    assert number_of(reader) == 151
+    reader.close()
+
+
+def test_a_reader_opens_the_file_of_a_writer_that_has_ended(path: Path) -> None:
+    writer = Store.open(path, model="credit")
+    writer.save(numbered(1))
+    writer.close()
+    reader = Store.open(path, model="credit", read_only=True)
+    assert number_of(reader) == 1
+    reader.close()
+
+
+# Profiles
+
+
+def test_a_version_keeps_its_current_profile_and_the_one_before(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    for since_s, content_hash in ((0.0, "a"), (300.0, "b"), (600.0, "c")):
+        store.assign(Assignment("3", since_s, content_hash), content_hash.encode() * 3)
+    store.assign(Assignment("4", 900.0, "c"), b"ccc")
+    store.close()
+    again = Store.open(path, model="credit")
+    assert again.current() == [Assignment("3", 300.0, "b"), Assignment("3", 600.0, "c"), Assignment("4", 900.0, "c")]
+    assert [again.profile(content_hash) for content_hash in "abc"] == [None, b"bbb", b"ccc"]
+    again.close()
+
+
+def test_a_profile_stays_while_a_pane_is_counted_on_it(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    key = PaneKey("p/0", "credit", "3", 0.0)
+    store.assign(Assignment("3", 0.0, "a"), b"aaa")
+    store.save(Transaction(panes={key: PaneRow(0, 1, "a", b"")}))
+    for since_s, content_hash in ((300.0, "b"), (600.0, "c")):
+        store.assign(Assignment("3", since_s, content_hash), content_hash.encode())
+    assert store.profile("a") == b"aaa"
+    store.save(Transaction(dropped=[key]))
+    store.assign(Assignment("3", 900.0, "d"), b"d")
+    assert store.profile("a") is None
+    store.close()
+
+
+def test_a_profile_may_hold_from_the_beginning_of_time() -> None:
+    store = Store.open(None, model="credit")
+    store.assign(Assignment("3", float("-inf"), "a"), b"a")
+    assert store.current() == [Assignment("3", float("-inf"), "a")]
+    store.close()
+
+
+# The outbox
+
+
+def messages(*ids: str, target: str = "hook") -> Transaction:
+    return Transaction(messages=[Message(id, target, id.encode(), 10.0) for id in ids])
+
+
+def test_a_later_message_of_an_alarm_waits_for_the_earlier(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    outbox = store.outbox()
+    store.save(messages("a:opened", "a:resolved", "b:opened"))
+    store.save(messages("a:opened", target="other"))
+    assert [(m.id, m.target) for m in outbox.due(10.0)] == [
+        *(("a:opened", "hook"), ("a:resolved", "hook"), ("b:opened", "hook"), ("a:opened", "other"))
+    ]
+    outbox.retry("a:opened", "hook", at_s=70.0, attempts=1, error="refused")
+    assert [(m.id, m.target) for m in outbox.due(69.0)] == [("b:opened", "hook"), ("a:opened", "other")]
+    outbox.delivered("b:opened", "hook")
+    outbox.delivered("a:opened", "other")
+    assert outbox.next_due_s() == 70.0
+    assert [(m.id, m.attempts) for m in outbox.due(70.0)] == [("a:opened", 1), ("a:resolved", 0)]
+    outbox.close()
+    store.close()
+
+
+def test_a_message_that_was_set_aside_lets_the_next_go_and_can_be_put_back(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    outbox = store.outbox()
+    store.save(messages("a:opened", "a:resolved"))
+    outbox.retry("a:opened", "hook", at_s=70.0, attempts=1, error="refused")
+    outbox.set_aside("a:opened", "hook", reason="gone: 410")
+    assert [m.id for m in outbox.due(10.0)] == ["a:resolved"]
+    (aside,) = outbox.list_set_aside()
+    assert (aside.message.id, aside.reason) == ("a:opened", "gone: 410")
+    outbox.put_back("a:opened", "hook", now_s=500.0)
+    assert outbox.list_set_aside() == []
+    assert outbox.due(500.0)[0] == Message("a:opened", "hook", b"a:opened", 500.0, 0)
+    with pytest.raises(StateError, match="`id` must be of a webhook that was set aside; got 'a:opened' for 'hook'"):
+        outbox.put_back("a:opened", "hook", now_s=500.0)
+    outbox.close()
+    store.close()
+
+
+def test_an_empty_outbox_waits_for_nothing(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    outbox = store.outbox()
+    assert (outbox.due(1e18), outbox.next_due_s(), outbox.list_set_aside()) == ([], None, [])
+    outbox.close()
+    store.close()
+
+
+def test_a_message_that_still_waits_is_not_written_twice(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    outbox = store.outbox()
+    store.save(messages("a:opened"))
+    outbox.retry("a:opened", "hook", at_s=70.0, attempts=3, error="refused")
+    store.save(messages("a:opened"))
+    assert [m.attempts for m in outbox.due(70.0)] == [3]
+    outbox.close()
+    store.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans()), min_size=1, max_size=8), st.data())
+def test_the_next_due_time_is_the_earliest_at_which_something_is_due(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, bool]], data: st.DataObject
+) -> None:
+    store = Store.open(tmp_path_factory.mktemp("outbox") / "state.db", model="credit")
+    outbox = store.outbox()
+    for i, (alarm, due_s, aside) in enumerate(rows):
+        store.save(Transaction(messages=[Message(f"{alarm}{i}:x", "hook", b"", float(due_s))]))
+        if aside:
+            outbox.set_aside(f"{alarm}{i}:x", "hook", reason="old")
+    first = next((float(s) for s in range(6) if outbox.due(float(s))), None)
+    assert outbox.next_due_s() == first
+    outbox.close()
+    store.close()
+
+
+def test_deliveries_in_one_thread_and_saves_in_another_lose_nothing(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    outbox = store.outbox()
+    delivered: list[str] = []
+
+    def deliver() -> None:
+        while len(delivered) < 200:
+            for message in outbox.due(1e18):
+                outbox.delivered(message.id, message.target)
+                delivered.append(message.id)
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    for i in range(200):
+        store.save(messages(f"{i}:opened"))
+    thread.join(30)
+    assert delivered == [f"{i}:opened" for i in range(200)]
+    outbox.close()
+    store.close()
+
+
+def test_a_webhook_is_put_back_beside_a_running_sidecar(path: Path) -> None:
+    running = Store.open(path, model="credit")
+    running.save(messages("a:opened"))
+    own = running.outbox()
+    own.set_aside("a:opened", "hook", reason="gone: 410")
+    command = Store.open(path, model="credit", read_only=True)
+    other = command.outbox()
+    other.put_back("a:opened", "hook", now_s=500.0)
+    assert [m.id for m in own.due(500.0)] == ["a:opened"]
+    for closed in (other, command, own, running):
+        closed.close()
+
+
+def test_a_store_in_memory_delivers_nothing() -> None:
+    store = Store.open(None, model="credit")
+    with pytest.raises(
+        StateError, match=r"`state.path` must be a file to deliver webhooks from; got a store in memory"
+    ):
+        store.outbox()
+    store.close()
+
+
+# Files that are not what they should be
+
+
+def test_each_file_has_an_id_of_its_own(tmp_path: Path) -> None:
+    stores = [Store.open(tmp_path / name, model="credit") for name in ("a.db", "b.db")]
+    assert stores[0].store_id != stores[1].store_id
+    for store in stores:
+        store.close()
+
+
+def test_the_state_of_another_model_is_refused(path: Path) -> None:
+    Store.open(path, model="fraud").close()
+    for read_only in (False, True):
+        with pytest.raises(
+            StateError, match=r"must belong to the model 'credit'; got .*state\.db, which is of 'fraud'"
+        ):
+            Store.open(path, model="credit", read_only=read_only)
+
+
+@pytest.mark.parametrize(("step", "word"), [(1, "newer"), (-1, "older")])
+def test_a_state_of_another_schema_is_refused(path: Path, step: int, word: str) -> None:
+    Store.open(path, model="credit").close()
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + step}")
+    database.close()
+    with pytest.raises(StateError, match=f"got schema {SCHEMA_VERSION + step} in .*Use the {word} driftwatch"):
+        Store.open(path, model="credit")
+
+
+def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE notes (text)")
+    database.close()
+    with pytest.raises(StateError, match="another program's database"):
+        Store.open(path, model="credit")
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+    database.close()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"model: {name: credit}\n" * 100)
+    for read_only in (False, True):
+        with pytest.raises(StateError, match=r"must be a sound driftwatch state; .*not a database.*Move the file away"):
+            Store.open(path, model="credit", read_only=read_only)
+    assert path.read_bytes() == b"model: {name: credit}\n" * 100
+
+
+def test_a_reader_makes_no_file(path: Path) -> None:
+    with pytest.raises(StateError, match=r"`state.path` must be an existing file"):
+        Store.open(path, model="credit", read_only=True)
+    assert not path.parent.exists()
+
+
+def test_a_folder_that_cannot_be_made_and_a_folder_as_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match="must lie in a folder that can be made"):
+        Store.open(tmp_path / "file" / "state.db", model="credit")
+    with pytest.raises(StateError, match="unable to open database file"):
+        Store.open(tmp_path, model="credit")
+
+
+def test_a_name_with_the_marks_of_a_url_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a?mode=memory#b%41.db"
+    Store.open(path, model="credit").close()
+    assert path.exists()
+
+
+def test_a_damaged_file_raises_a_state_error_wherever_the_damage_lies(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    for i in range(1, 20):
+        store.save(numbered(i, 2_000))
+    store.assign(Assignment("3", 0.0, "a"), os.urandom(20_000))
+    store.close()
+    sound, draw = path.read_bytes(), random.Random(3)
+    n_refused = 0
+    for _ in range(150):
+        damaged, at = bytearray(sound), draw.randrange(len(sound))
+        damaged[at : at + draw.choice([1, 64, 4096])] = draw.randbytes(draw.choice([1, 64, 4096]))
+        path.write_bytes(damaged)
+        try:
+            read_everything(path)
+        except StateError:
+            n_refused += 1
+    assert n_refused > 30
+
+
+def read_everything(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    try:
+        store.load()
+        list(store.decisions())
+        [store.profile(assignment.hash) for assignment in store.current()]
+        outbox = store.outbox()
+        outbox.due(1e18)
+        outbox.close()
+        store.save(numbered(20))
+    finally:
+        store.close()
