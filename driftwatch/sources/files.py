@@ -6,9 +6,7 @@ import io
 import os
 import select
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +15,12 @@ import numpy as np
 from driftwatch.errors import ConfigError, SourceError
 from driftwatch.protocols import Assigned, AtEnd, CommitMark, Event, Tick
 from driftwatch.records import Frames, Shard
+from driftwatch.tables import reading
 
-BLOCK_BYTES = 256 * 1024  # one read; small enough for its lines to stay in the processor's cache
+BLOCK_BYTES = 1024 * 1024  # one read
 HELD_BYTES = 8 * 1024 * 1024  # lines that wait for their batch to fill: bounds the memory where lines are long
 HEAD_BYTES = 64 * 1024  # how much of a first line names the shard
+KEPT_BYTES = 16 * 1024 * 1024
 POLL_S = 0.2
 STDIN = Shard("stdin")
 
@@ -63,11 +63,15 @@ class JsonLinesSource:
         self._closed = False
 
     def events(self) -> Iterator[Event]:
+        # glibc gives freed memory back to the system above a threshold that starts at 128 KiB and rises to twice the
+        # largest block freed. Without this each batch of lines is faulted in page by page anew: 1.5 instead of 0.3 µs
+        # a line of 700 bytes.
+        bytes(KEPT_BYTES)
         if self._path is None:
-            with mapped_errors(Path("-")), open(0, "rb", buffering=0, closefd=False) as file:
+            with reading(Path("-")), open(0, "rb", buffering=0, closefd=False) as file:
                 yield from self._shard_events(STDIN, file, _stdin_blocks(file))
             return
-        with mapped_errors(self._path):
+        with reading(self._path):
             yield from self._file_events(self._path)
 
     def begin(self, shard: Shard, position: int) -> None:
@@ -161,7 +165,7 @@ class _Cutter:
         """Takes what was read next. Joins a line only at its end, or one of many blocks would cost its square."""
         whole = block.rfind(b"\n") + 1
         if whole:
-            self._take(b"".join((*self._pieces, block[:whole])))
+            self._take(b"".join((*self._pieces, memoryview(block)[:whole])))
             self._pieces.clear()
         if whole < len(block):
             self._pieces.append(block[whole:])
@@ -206,17 +210,6 @@ def shard_name(path: Path, head: bytes) -> Shard:
 def open_bytes(path: Path) -> ByteFile:
     """The file's bytes, unbuffered; of a `.gz` file those that it holds."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb", buffering=0)
-
-
-@contextmanager
-def mapped_errors(path: Path) -> Iterator[None]:
-    """Turns what can go wrong in reading a file into a SourceError that names it."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise SourceError(f"`path` must name a file that exists; got {str(path)!r}. Look at the path.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"`path` must name a file that can be read; got {str(path)!r}: {error}.") from error
 
 
 def _shard(path: Path, file: ByteFile, *, whole_line: bool) -> Shard | None:
