@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from detectors.score import Score
-from detectors.two_sample.exact_mmd import mmd
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,8 @@ class MMD:
 
         The p-value is None unless `permutations` are asked for. Raises ValueError for unequal numbers of columns.
         """
+        from detectors.two_sample.exact_mmd import mmd  # scipy.spatial: not in the sidecar's hot process
+
         x, y = np.asarray(reference, np.float64), np.asarray(current, np.float64)
         found = mmd(x, y, bandwidth=self.bandwidth, permutations=permutations, seed=seed)
         effect = float(np.sqrt(max(found.mmd2, 0.0)))

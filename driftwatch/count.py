@@ -1,0 +1,124 @@
+"""Counts records on a profile's grid: the step from rows to a table that adds."""
+
+from collections import Counter
+from zlib import crc32
+
+import numpy as np
+
+from detectors.family import JOINT
+from detectors.grid import INVALID, MISSING, SPECIAL, UNSEEN
+from detectors.lookup import CellLookup
+from detectors.profile import Profile
+from detectors.summary import Sample, Table
+from driftwatch.dedupe import take
+from driftwatch.records import Category, Mark, Records, Schema
+
+ABSENT = 2  # the mark of a value that its event says nothing of
+EMBEDDING_INVALID, EMBEDDING_ABSENT = 1, 2
+
+
+class ProfileCounter:
+    """Counts rows on one profile. Columns of the schema that the profile does not know are left out."""
+
+    def __init__(self, profile: Profile, schema: Schema) -> None:
+        self.profile = profile.hash
+        self._profile = profile
+        grid = profile.grid
+        place = {name: j for j, name in enumerate(grid.names)}
+        numeric = [c.name for c in schema.of_kind("numeric")]
+        self._numeric = np.array([i for i, name in enumerate(numeric) if name in place], np.intp)
+        self._all_numeric = len(self._numeric) == len(numeric)
+        self._lookup = CellLookup(grid)
+        self._categories = [
+            (i, self._cells(place[c.name])) for i, c in enumerate(schema.of_kind("categorical")) if c.name in place
+        ]
+        embedding = [(i, place[c.name]) for i, c in enumerate(schema.of_kind("embedding")) if c.name in place]
+        self._embeddings = embedding
+        scores = profile.normal_scores
+        self._joint = np.searchsorted(self._lookup.features, scores.features)
+        self._first, self._second = scores.pairs
+        self._sampled = {name: k for k, name in enumerate(profile.random_features)}
+
+    def _cells(self, j: int) -> tuple[dict[Category, int], int]:
+        """The flat cell of everything that a column of categories may hold, and that of any other string."""
+        grid = self._profile.grid
+        cells: dict[Category, int] = dict(grid.category_cells(j))
+        cells[Mark.INVALID] = SPECIAL * j + INVALID
+        cells[Mark.ABSENT] = grid.n_cells
+        feature = grid.features[j]
+        other = grid.slice(j).start + len(feature.categories) if feature.pooled else SPECIAL * j + UNSEEN
+        return cells, other
+
+    def count(self, records: Records, rows: slice | np.ndarray) -> Table:
+        """A fresh table of these rows."""
+        if not isinstance(rows, slice) or rows != slice(None):
+            records = take(records, rows)
+        grid, profile = self._profile.grid, self._profile
+        numeric, marked, marks = self._numeric_of(records)
+        codes = self._lookup(numeric, marked, marks)
+        counts = np.bincount(codes.ravel(), minlength=grid.n_cells + 1)
+        for i, (cells, other) in self._categories:
+            for category, n in Counter(records.categories[i]).items():
+                counts[cells.get(category, other)] += n
+        here = self._present(len(records), marked, marks)
+        joint_codes = codes[:, self._joint]
+        z = profile.normal_scores(joint_codes)
+        products = (z.T @ z)[self._first, self._second]
+        table = Table(counts[:-1].astype(np.int64), np.concatenate([[float(len(here))], products]), ())
+        samples: list[Sample] = []
+        if self._sampled:
+            keys = np.fromiter(map(crc32, map(str.encode, records.ids)), np.uint32, len(records))
+        for name, features in profile.random_features.items():
+            sample = Sample.empty(profile.mmd_rows, features.phases.size)
+            if name == JOINT:
+                sample.add(keys[here], lambda kept, f=features: f(z[here[kept]]))
+            samples.append(sample)
+        for i, j in self._embeddings:
+            present = self._count_embedding(table.counts, j, records.embedding_states[i])
+            name = grid.names[j]
+            if name in self._sampled:
+                rows_of, features = records.embeddings[i], profile.random_features[name]
+                samples[self._sampled[name]].add(keys[present], lambda kept, p=present, r=rows_of, f=features: f(r[p[kept]]))
+        table.samples = tuple(samples)
+        return table
+
+    def _numeric_of(self, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The numeric columns that the profile knows, with their marks."""
+        if self._all_numeric:
+            return records.numeric, records.marked, records.marks
+        if not len(records.marked):
+            return records.numeric[:, self._numeric], records.marked, records.marks
+        place = np.full(records.numeric.shape[1], -1, np.intp)
+        place[self._numeric] = np.arange(len(self._numeric))
+        column = place[records.marked[:, 1]]
+        known = column >= 0
+        marked = np.stack([records.marked[known, 0], column[known]], axis=1)
+        return records.numeric[:, self._numeric], marked, records.marks[known]
+
+    def _present(self, n: int, marked: np.ndarray, marks: np.ndarray) -> np.ndarray:
+        """Rows whose event has something to say of the numeric features that are judged jointly."""
+        rows = np.arange(n)
+        if not len(self._joint) or not len(marked):
+            return rows
+        absent = marked[(marks == ABSENT) & (marked[:, 1] == self._joint[0]), 0]
+        return np.delete(rows, absent)
+
+    def _count_embedding(self, counts: np.ndarray, j: int, states: np.ndarray) -> np.ndarray:
+        """Counts an embedding's cells; returns the rows that hold one."""
+        special = SPECIAL * j
+        present = np.flatnonzero(states == 0)
+        counts[special + INVALID] += int((states == EMBEDDING_INVALID).sum())
+        absent = int((states == EMBEDDING_ABSENT).sum())
+        counts[special + MISSING] += len(states) - len(present) - absent - int((states == EMBEDDING_INVALID).sum())
+        counts[self._profile.grid.slice(j).start] += len(present)
+        return present
+
+
+class RowCounter:
+    """Counts nothing but rows: of a version whose profile is not known."""
+
+    profile = ""
+
+    def count(self, records: Records, rows: slice | np.ndarray) -> Table:
+        """An empty table."""
+        return Table(np.zeros(0, np.int64), np.zeros(0))
