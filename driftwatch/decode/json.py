@@ -1,0 +1,186 @@
+"""Plain JSON events → records.
+
+Three ways lead to the same row, each for the messages that the one before did not take: a struct decoder with the types
+of the schema (clean events), one that takes any value (a string where a number should be, an unknown category), and the
+standard library (NaN, Infinity, a container that is none). Fields that the schema does not name are skipped; the struct
+decoders do not even see that a text in them is no UTF-8.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from driftwatch.decode import cells, lenient
+from driftwatch.decode.columns import Columns, categories, numbers, take_marks, times, vectors
+from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
+from driftwatch.records import Decoded, Frames, Poison, Records, Schema
+
+_NOT_TAKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch on its way: the events so far, and what the messages were that are none."""
+
+    frames: Frames
+    events: list[msgspec.Struct] = field(default_factory=list)
+    is_typed: bool = True  # every event came from the typed decoder
+    aside: list[int] = field(default_factory=list)  # which messages are no events
+    poison: list[Poison] = field(default_factory=list)
+    discarded: Counter[str] = field(default_factory=Counter)
+
+    def refuse(self, at: int, reason: str, detail: str) -> None:
+        """Message `at` is poison."""
+        frames = self.frames
+        self.poison.append(Poison(frames.shard, int(frames.positions[at]), reason, detail, frames.messages[at]))
+
+
+class JsonDecoder:
+    """Decodes JSON events by a schema.
+
+    Raises ConfigError for a schema whose paths collide, and nothing for what a message holds: each one becomes a row,
+    poison (structure, encoding, depth, id, time) or is discarded on purpose (tombstone, other_model, label). An event
+    is a label where it has one and none of the schema's columns.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._root = layout(schema)
+        self._decode_typed = msgspec.json.Decoder(self._root.typed).decode
+        self._decode_wide = msgspec.json.Decoder(self._root.wide).decode
+        slots = {column: slot for slot, column in enumerate(schema.columns, FIRST_COLUMN)}
+        self._numeric = [slots[c] for c in schema.of_kind("numeric")]
+        self._categorical = [(slots[c], has_texts_only(c.categories)) for c in schema.of_kind("categorical")]
+        self._embeddings = [(slots[c], c.length) for c in schema.of_kind("embedding")]
+        in_order = schema.of_kind("numeric") + schema.of_kind("categorical") + schema.of_kind("embedding")
+        self._is_feature = np.array([c.group == "features" for c in in_order], bool)
+        # Features that do not lie in one container are absent only where all of them are; else they are missing.
+        self._is_scattered = len({c.path[:-1] or c.path for c in in_order if c.group == "features"}) > 1
+
+    def decode(self, frames: Frames) -> Decoded:
+        """The rows, the poison and the discarded of a batch; every message is exactly one of them."""
+        batch = self._read(frames)
+        rows = np.delete(np.arange(len(frames.messages)), batch.aside)
+        # A column may claim the place of model, version or label: then their slots stay as they are here.
+        states = (None, None, self._schema.model, self._schema.version, msgspec.UNSET)
+        values: list[Sequence[Any]] = [(s,) * len(rows) for s in states] + [()] * len(self._schema.columns)
+        self._root.transpose(batch.events, values)
+        ids, versions = values[ID], values[VERSION]
+        arrived_s = None if frames.arrived_s is None else frames.arrived_s[rows]
+        times_s = times(values[TIME], self._schema.time_unit, arrived_s)
+        columns = self._columns(values, len(rows), typed=batch.is_typed)
+        keep = self._keep(batch, rows, values, times_s, columns)
+        if not keep.all():
+            rows, times_s, columns = rows[keep], times_s[keep], columns.take(keep)
+            ids, versions = tuple(compress(ids, keep)), tuple(compress(versions, keep))
+        marked = np.argwhere(columns.marks)
+        records = Records(
+            frames.shard,
+            frames.positions[rows],
+            times_s,
+            _ids(ids),
+            columns.numeric,
+            marked,
+            columns.marks[marked[:, 0], marked[:, 1]],
+            columns.categories,
+            columns.embeddings,
+            columns.states,
+            self._versions(versions),
+        )
+        poison = tuple(sorted(batch.poison, key=lambda p: p.position))
+        return Decoded(records, poison, int(frames.positions[-1]), dict(batch.discarded))
+
+    def _read(self, frames: Frames) -> _Batch:
+        batch = _Batch(frames)
+        stream = map(self._decode_typed, frames.messages)
+        while True:
+            try:
+                # After a message that is not taken, what was decoded before it is in `events`, and the stream goes on.
+                batch.events.extend(stream)
+                return batch
+            except _NOT_TAKEN:
+                self._read_wide(batch, len(batch.events) + len(batch.aside))
+
+    def _read_wide(self, batch: _Batch, at: int) -> None:
+        """Read message `at`, which the typed decoder did not take."""
+        message = batch.frames.messages[at]
+        if not message:
+            batch.discarded["tombstone"] += 1
+            batch.aside.append(at)
+            return
+        try:
+            event = self._decode_wide(message)
+        except _NOT_TAKEN:
+            try:
+                event = lenient.read(message, self._root)
+            except cells.Refused as refused:
+                batch.refuse(at, refused.reason, str(refused))
+                batch.aside.append(at)
+                return
+        batch.events.append(event)
+        batch.is_typed = False
+
+    def _columns(self, values: Sequence[Sequence[Any]], n: int, *, typed: bool) -> Columns:
+        numeric = numbers([values[slot] for slot in self._numeric], n, typed=typed)
+        embeddings = [vectors(values[slot], length, typed=typed) for slot, length in self._embeddings]
+        columns = Columns(
+            numeric,
+            take_marks(numeric),
+            tuple(
+                list(values[slot]) if typed and texts_only else categories(values[slot])
+                for slot, texts_only in self._categorical
+            ),
+            tuple(matrix for matrix, _ in embeddings),
+            tuple(states for _, states in embeddings),
+        )
+        if self._is_scattered:
+            absent = columns.absent() & self._is_feature
+            columns.mark_missing(absent & (absent != self._is_feature).any(axis=1, keepdims=True))
+        return columns
+
+    def _keep(
+        self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]], times_s: np.ndarray, columns: Columns
+    ) -> np.ndarray:
+        """Which events are rows, bool (n,); what the others are is noted in the batch."""
+        model, unit = self._schema.model, self._schema.time_unit
+        n, ids, models, labels = len(rows), values[ID], values[MODEL], values[LABEL]
+        keep = np.logical_and(times_s >= 0, times_s < cells.END_S)
+        has_labels = labels.count(msgspec.UNSET) < n
+        if keep.all() and models.count(model) == n and None not in ids and not has_labels:
+            return keep
+        is_label = columns.absent().all(axis=1) if has_labels else np.zeros(n, bool)
+        for row, at in enumerate(rows.tolist()):
+            if models[row] is not None and str(models[row]) != model:
+                batch.discarded["other_model"] += 1
+            elif ids[row] is None:
+                batch.refuse(at, "id", f"expected a string or an integer at {_place(self._schema.id_path)}; got none.")
+            elif not keep[row]:
+                place = _place(self._schema.time_path)
+                batch.refuse(at, "time", cells.why_no_time(values[TIME][row], unit, place))
+            elif is_label[row] and labels[row] is not msgspec.UNSET:
+                batch.discarded["label"] += 1
+            else:
+                continue
+            keep[row] = False
+        return keep
+
+    def _versions(self, values: Sequence[str | int | None]) -> list[str] | None:
+        own = self._schema.version
+        if values.count(own) == len(values):
+            return None
+        versions = [own if v is None else cells.bounded(str(v)) for v in values]
+        return None if versions.count(own) == len(versions) else versions
+
+
+def _ids(values: Sequence[str | int]) -> list[str]:
+    ids = list(map(str, values))
+    return list(map(cells.bounded, ids)) if max(map(len, ids), default=0) > cells.LONGEST_TEXT else ids
+
+
+def _place(path: tuple[str, ...]) -> str:
+    return ".".join(("$", *path))

@@ -1,0 +1,219 @@
+"""The struct types that an event is decoded into, made from the paths of a schema.
+
+Every inner place of the paths is a struct, every column (and id, time, model, version, label) a leaf. A batch of
+structs is transposed into columns of leaf values without a Python loop over events.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Union
+
+import msgspec
+from msgspec.structs import astuple
+
+from driftwatch.decode import cells
+from driftwatch.errors import ConfigError
+from driftwatch.records import Column, Mark, Schema
+
+ID, TIME, MODEL, VERSION, LABEL = range(5)  # the slots of the leaves that are no columns
+FIRST_COLUMN = 5  # the slot of the schema's first column; the others follow in their order
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A value of an event. `missing`, `invalid`, `absent`: what stands for it where its container is no object."""
+
+    slot: int
+    typed: Any  # what the strict decoder takes
+    wide: Any  # what the wide decoder takes
+    read: Callable[[object], object]  # what the wide decoder makes of any JSON value
+    default: object  # where its key is absent
+    missing: object = None
+    invalid: object = None
+    absent: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A place of an event that holds others: its keys, what lies there, and the two structs that hold them."""
+
+    keys: tuple[str, ...]
+    children: "tuple[Node | Leaf, ...]"
+    typed: type[msgspec.Struct]
+    wide: type[msgspec.Struct]
+    missing: msgspec.Struct  # what stands for it where it is null
+    invalid: msgspec.Struct  # … no object
+    absent: msgspec.Struct  # … not there
+
+    def read(self, value: object) -> msgspec.Struct:
+        """The struct of any JSON value, field by field."""
+        if value is None:
+            return self.missing
+        if not isinstance(value, dict):
+            return self.invalid
+        return self.wide(*[_child(c, value, key) for key, c in zip(self.keys, self.children, strict=True)])
+
+    def transpose(self, structs: Sequence[Any], columns: list[Sequence[Any]]) -> None:
+        """Put the values of each leaf into `columns`, at its slot. A struct that is None stands for null."""
+        if None in structs:
+            structs = [self.missing if s is None else s for s in structs]
+        rows = zip(*map(astuple, structs), strict=True) if structs else ((),) * len(self.children)
+        for child, values in zip(self.children, rows, strict=True):
+            if isinstance(child, Node):
+                child.transpose(values, columns)
+            else:
+                columns[child.slot] = values
+
+
+def _child(child: Node | Leaf, parent: dict[str, object], key: str) -> object:
+    if key in parent:
+        return child.read(parent[key])
+    return child.absent if isinstance(child, Node) else child.default
+
+
+def layout(schema: Schema) -> Node:
+    """The root of an event. ConfigError where two paths are one, or one lies inside another."""
+    claims = [("id", schema.id_path, _ID), ("time", schema.time_path, _TIME)]
+    claims += [(c.name, c.path, _column_leaf(slot, c)) for slot, c in enumerate(schema.columns, FIRST_COLUMN)]
+    leaves: dict[tuple[str, ...], Leaf] = {}
+    for name, path, leaf in claims:
+        if path in leaves:
+            raise ConfigError(
+                f"`path` must be of one column only; got {'.'.join(path)!r} for {name!r} and another."
+                " Give each feature, the prediction, id and time a path of its own."
+            )
+        leaves[path] = leaf
+    # A column may be called model, version or label (of a car, say): then the event states none.
+    leaves.setdefault(("model",), Leaf(MODEL, _NAME, _NAME, _read_name, schema.model))
+    leaves.setdefault(("version",), Leaf(VERSION, _NAME, _NAME, _read_name, schema.version))
+    leaves.setdefault(("label",), Leaf(LABEL, Any, Any, _as_it_is, msgspec.UNSET))
+    return _node(leaves, ())
+
+
+def _node(leaves: dict[tuple[str, ...], Leaf], prefix: tuple[str, ...]) -> Node:
+    """The node at `prefix`; `leaves` by their path from there."""
+    inside: dict[str, dict[tuple[str, ...], Leaf]] = {}
+    for path, leaf in leaves.items():
+        if not path:
+            raise ConfigError(
+                f"`path` must not lie inside another; got {'.'.join(prefix)!r} and a path that goes on from it."
+                " Name the innermost values only."
+            )
+        inside.setdefault(path[0], {})[path[1:]] = leaf
+    children = [group[()] if group.keys() == {()} else _node(group, (*prefix, key)) for key, group in inside.items()]
+    return _with_structs(tuple(inside), tuple(children))
+
+
+def _with_structs(keys: tuple[str, ...], children: tuple[Node | Leaf, ...]) -> Node:
+    typed, wide = (
+        _struct(
+            keys,
+            [
+                (getattr(c, types) | None, c.absent) if isinstance(c, Node) else (getattr(c, types), c.default)
+                for c in children
+            ],
+        )
+        for types in ("typed", "wide")
+    )
+    missing, invalid, absent = (
+        typed(*[getattr(c, state) for c in children]) for state in ("missing", "invalid", "absent")
+    )
+    return Node(keys, children, typed, wide, missing, invalid, absent)
+
+
+def _struct(keys: tuple[str, ...], fields: list[tuple[Any, object]]) -> type[msgspec.Struct]:
+    """A struct with a field (type, default) for each key."""
+    names = [f"f{i}" for i in range(len(keys))]
+    try:
+        return msgspec.defstruct(
+            "Place",
+            [(name, *field) for name, field in zip(names, fields, strict=True)],
+            rename=dict(zip(names, keys, strict=True)),
+            frozen=True,  # only then does msgspec take an instance as a default
+            eq=False,
+            gc=False,  # JSON has no cycles
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"`path` must hold no quote, backslash or control character; got one of {cells.shown(list(keys))}."
+            " Rename the field."
+        ) from error
+
+
+def _column_leaf(slot: int, column: Column) -> Leaf:
+    missing, invalid, absent = _STAND_INS[column.kind]
+    # Within a container that is there an absent feature is missing; an absent prediction says nothing anywhere.
+    default = missing if column.group == "features" and len(column.path) > 1 else absent
+    typed: object = float | None
+    if column.kind == "categorical":
+        typed = category_type(column.categories)
+    elif column.kind == "embedding":
+        if column.length < 1:
+            raise ConfigError(
+                f"`length` must be at least 1; got {column.length} for the embedding {column.name!r}."
+                " Take it from the reference."
+            )
+        typed = list[float] | None
+    return Leaf(slot, typed, Any, _as_it_is, default, missing, invalid, absent)
+
+
+def has_texts_only(known: Sequence[str]) -> bool:
+    """Whether the struct decoder takes nothing but the known categories, as strings."""
+    return bool(_literals(known)) and not any(_is_number(c) or c in {"true", "false"} for c in known)
+
+
+def category_type(known: Sequence[str]) -> object:
+    """What the struct decoder takes in a categorical column.
+
+    A known category is decoded to one string object for all rows, without a copy, whose hash is known. Another one, or
+    one written as a value of a JSON type that the known ones do not hint at, sends its event to the lenient path.
+    """
+    literals = _literals(known)
+    if not literals:
+        return str | int | float | bool | None
+    kinds: list[object] = [Literal.__getitem__(literals), None]
+    if any(_is_number(c) for c in known):
+        kinds += [int, float]
+    if not {"true", "false"}.isdisjoint(known):
+        kinds.append(bool)
+    return Union.__getitem__(tuple(kinds))
+
+
+def _literals(known: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(c for c in known if cells.category(c) == c))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+def _read_id(value: object) -> str:
+    if type(value) is str or type(value) is int:
+        return cells.bounded(str(value))
+    raise cells.Refused("id", f"expected a string or an integer as id; got {cells.shown(value)}.")
+
+
+def _read_name(value: object) -> object:
+    text = cells.category(value)
+    if text is Mark.INVALID:
+        raise cells.Refused("structure", f"expected a string as model or version; got {cells.shown(value)}.")
+    return text
+
+
+_STAND_INS: dict[str, tuple[object, object, object]] = {  # missing, invalid, absent
+    "numeric": (cells.MISSING_NUMBER, cells.INVALID_NUMBER, cells.ABSENT_NUMBER),
+    "categorical": (None, Mark.INVALID, Mark.ABSENT),
+    "embedding": (None, Mark.INVALID, Mark.ABSENT),
+}
+_ID = Leaf(ID, str | int, str | int, _read_id, None)
+_TIME = Leaf(TIME, datetime | float | None, datetime | float | None, cells.read_time, None)
+_NAME = str | int | None
