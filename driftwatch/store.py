@@ -22,32 +22,33 @@ _PAGE_ROWS = 100  # decisions read at a time, so that a slow reader holds no sna
 
 
 class ShardRow(NamedTuple):
-    """How far a shard was read, and the windower's state of it (opaque)."""
+    """How far a shard was read (None = it is another's now), and the windower's state of it (opaque)."""
 
-    position: int
+    position: int | None
     state: bytes
 
 
 class PaneKey(NamedTuple):
-    """Which pane."""
+    """Which pane: of a shard, a version, a number since the epoch, counted on the profile of that content hash."""
 
     shard: str
-    model: str
     version: str
-    start_s: float
+    number: int
+    profile: str
 
 
 class PaneRow(NamedTuple):
-    """A pane's figures; `body` is its table (opaque), counted on the profile of that content hash."""
+    """A pane's bounds (event time), its first row's position, its rows and its table (opaque)."""
 
+    start_s: float
+    end_s: float
     first_position: int
     n_records: int
-    profile: str
     body: bytes
 
 
 class SeenChunk(NamedTuple):
-    """Ids of consecutive rows of a shard; the first is its row number `first`."""
+    """Ids in the order in which a shard showed them; the first was its id number `first`."""
 
     shard: str
     first: int
@@ -55,9 +56,11 @@ class SeenChunk(NamedTuple):
 
 
 class StoredDecision(NamedTuple):
-    """A decision's line and the end of its window, by which it ages."""
+    """A decision's line, and which part of which window it decides; by the window's end it ages."""
 
+    version: str
     end_s: float
+    part: int
     line: bytes
 
 
@@ -73,7 +76,8 @@ class Assignment(NamedTuple):
 class Transaction:
     """All that moves at once. What is not named stays as it is.
 
-    `seen_from`: ids of that shard before this row number are forgotten (whole chunks). `policy`: its state, opaque.
+    `seen_from`: the shard's ids before this number are forgotten (whole chunks), before `seen` is written; a number
+    beyond all forgets every one, for a shard that is counted anew. `policy`: its state, opaque.
     """
 
     shards: Mapping[str, ShardRow] = field(default_factory=dict)
@@ -88,12 +92,17 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What a start goes on from; `seen` by shard and row number, `policy` None before the first decision."""
+    """What a start goes on from.
+
+    `seen` by shard and number; `policy` None before the first decision; `parts`: how many parts of a window (version,
+    end) the kept decisions decide.
+    """
 
     shards: dict[str, ShardRow]
     panes: dict[PaneKey, PaneRow]
     seen: list[SeenChunk]
     policy: bytes | None
+    parts: dict[tuple[str, float], int]
 
 
 class Store:
@@ -146,15 +155,16 @@ class Store:
             )
 
     def load(self) -> Remembered:
-        """All that the last save left, but for decisions and messages."""
+        """All that the last save left, but for decisions and messages. For the process that saves."""
         with state_errors(self._path):
             shards = self._database.execute("SELECT name, position, state FROM shards ORDER BY name")
             panes = self._database.execute(
-                "SELECT shard, model, version, start_s, first_position, n_records, profile, body FROM panes"
-                " ORDER BY start_s, model, version, shard"
+                "SELECT shard, version, number, profile, start_s, end_s, first_position, n_records, body FROM panes"
+                " ORDER BY start_s, version, shard, profile"
             )
             seen = self._database.execute("SELECT shard, first, ids FROM seen ORDER BY shard, first")
             policy = self._database.execute("SELECT state FROM alarms").fetchone()
+            parts = self._database.execute("SELECT version, end_s, max(part) FROM decisions GROUP BY version, end_s")
             try:
                 chunks = [SeenChunk(shard, first, _ids.decode(ids)) for shard, first, ids in seen]
             except msgspec.MsgspecError as error:
@@ -164,6 +174,7 @@ class Store:
                 panes={PaneKey(*row[:4]): PaneRow(*row[4:]) for row in panes},
                 seen=chunks,
                 policy=None if policy is None else policy[0],
+                parts={(version, end_s): part for version, end_s, part in parts},
             )
 
     def decisions(self, since_s: float | None = None) -> Iterator[bytes]:
@@ -239,24 +250,24 @@ class Store:
             ((name, *row) for name, row in changes.shards.items()),
         )
         self._database.executemany(
-            "DELETE FROM panes WHERE shard = ? AND model = ? AND version = ? AND start_s = ?", changes.dropped
+            "DELETE FROM panes WHERE shard = ? AND version = ? AND number = ? AND profile = ?", changes.dropped
         )
         self._database.executemany(
-            "INSERT INTO panes VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " first_position = excluded.first_position, n_records = excluded.n_records, profile = excluded.profile,"
+            "INSERT INTO panes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET start_s = excluded.start_s,"
+            " end_s = excluded.end_s, first_position = excluded.first_position, n_records = excluded.n_records,"
             " body = excluded.body",
             ((*key, *row) for key, row in changes.panes.items()),
         )
+        self._database.executemany("DELETE FROM seen WHERE shard = ? AND last < ?", changes.seen_from.items())
         self._database.executemany(
-            "INSERT INTO seen VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
             ((c.shard, c.first, c.first + len(c.ids) - 1, _encoder.encode(c.ids)) for c in changes.seen),
         )
-        self._database.executemany("DELETE FROM seen WHERE shard = ? AND last < ?", changes.seen_from.items())
 
     def _save_decisions(self, decisions: Sequence[StoredDecision]) -> None:
         self._database.executemany(
-            "INSERT INTO decisions (end_s, body) VALUES (?, ?)",
-            ((decision.end_s, zlib.compress(decision.line, 1)) for decision in decisions),
+            "INSERT INTO decisions (version, end_s, part, body) VALUES (?, ?, ?, ?)",
+            ((d.version, d.end_s, d.part, zlib.compress(d.line, 1)) for d in decisions),
         )
         self._database.execute(
             "DELETE FROM decisions WHERE end_s < (SELECT max(end_s) FROM decisions) - ?", (self._keep_s,)

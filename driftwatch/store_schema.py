@@ -20,15 +20,17 @@ _TABLES = (
     "CREATE TABLE meta (store_id TEXT NOT NULL, model TEXT NOT NULL)",
     "CREATE TABLE profiles (hash TEXT PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE TABLE assignments (version TEXT, since_s REAL, hash TEXT NOT NULL, PRIMARY KEY (version, since_s))",
-    "CREATE TABLE shards (name TEXT PRIMARY KEY, position INTEGER NOT NULL, state BLOB NOT NULL)",
-    "CREATE TABLE panes (shard TEXT, model TEXT, version TEXT, start_s REAL, first_position INTEGER NOT NULL,"
-    " n_records INTEGER NOT NULL, profile TEXT NOT NULL, body BLOB NOT NULL,"
-    " PRIMARY KEY (shard, model, version, start_s))",
+    "CREATE TABLE shards (name TEXT PRIMARY KEY, position INTEGER, state BLOB NOT NULL)",
+    "CREATE TABLE panes (shard TEXT, version TEXT, number INTEGER, profile TEXT, start_s REAL NOT NULL,"
+    " end_s REAL NOT NULL, first_position INTEGER NOT NULL, n_records INTEGER NOT NULL, body BLOB NOT NULL,"
+    " PRIMARY KEY (shard, version, number, profile))",
     "CREATE TABLE seen (shard TEXT, first INTEGER, last INTEGER NOT NULL, ids BLOB NOT NULL,"
     " PRIMARY KEY (shard, first))",
     "CREATE TABLE alarms (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
-    "CREATE TABLE decisions (seq INTEGER PRIMARY KEY, end_s REAL NOT NULL, body BLOB NOT NULL)",
+    "CREATE TABLE decisions (seq INTEGER PRIMARY KEY, version TEXT NOT NULL, end_s REAL NOT NULL,"
+    " part INTEGER NOT NULL, body BLOB NOT NULL)",
     "CREATE INDEX decisions_end ON decisions (end_s)",
+    "CREATE INDEX decisions_window ON decisions (version, end_s, part)",
     "CREATE TABLE outbox (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, target TEXT NOT NULL, alarm TEXT NOT NULL,"
     " body BLOB NOT NULL, created_s REAL NOT NULL, due_s REAL NOT NULL, attempts INTEGER NOT NULL,"
     " error TEXT, set_aside TEXT, UNIQUE (id, target))",

@@ -39,11 +39,11 @@ def numbered(i: int, size: int = 0) -> Transaction:
     padding = os.urandom(size)
     return Transaction(
         shards={"p/0": ShardRow(i, b"%d" % i)},
-        panes={PaneKey("p/0", "credit", "3", 0.0): PaneRow(i, i, "hash", b"%d" % i + padding)},
+        panes={PaneKey("p/0", "3", 0, "hash"): PaneRow(0.0, 300.0, i, i, b"%d" % i + padding)},
         seen=[SeenChunk("p/0", i, [f"id-{i}"])],
         seen_from={"p/0": i},
         policy=b"%d" % i,
-        decisions=[StoredDecision(300.0 * i, b"%d" % i + padding)],
+        decisions=[StoredDecision("3", 300.0 * i, 1, b"%d" % i + padding)],
         messages=[Message(f"{i}:opened", "hook", b"%d" % i + padding, float(i))],
     )
 
@@ -104,15 +104,15 @@ def test_what_a_transaction_does_not_name_stays(path: Path) -> None:
 
 
 PANES = st.dictionaries(
-    st.builds(
-        PaneKey, st.sampled_from(SHARDS), st.just("credit"), st.sampled_from("34"), st.sampled_from([0.0, 300.0])
-    ),
-    st.builds(PaneRow, st.integers(0, 2**60), st.integers(0, 9), st.just("hash"), st.binary(max_size=9)),
+    st.builds(PaneKey, st.sampled_from(SHARDS), st.sampled_from("34"), st.integers(0, 1), st.sampled_from(["", "h"])),
+    st.builds(PaneRow, st.just(0.0), st.floats(1, 9), st.integers(0, 2**60), st.integers(0, 9), st.binary(max_size=9)),
     max_size=3,
 )
 STEPS = st.lists(
     st.tuples(
-        st.dictionaries(st.sampled_from(SHARDS), st.builds(ShardRow, st.integers(0, 2**62), st.binary(max_size=5))),
+        st.dictionaries(
+            st.sampled_from(SHARDS), st.builds(ShardRow, st.none() | st.integers(0, 2**62), st.binary(max_size=5))
+        ),
         PANES,
         PANES,
         st.none() | st.binary(max_size=5),
@@ -141,9 +141,9 @@ def test_the_store_remembers_what_a_plain_dictionary_would(steps: list[tuple[obj
         store.save(Transaction(changed, written, list(dropped), new, {"p/0": bound}, state))
         shards |= changed
         panes = {key: row for key, row in panes.items() if key not in dropped} | written
-        seen = [chunk for chunk in seen + new if chunk.first + len(chunk.ids) > bound]
+        seen = [chunk for chunk in seen if chunk.first + len(chunk.ids) > bound] + new
         policy = policy if state is None else state
-        assert store.load() == Remembered(shards, panes, seen, policy)
+        assert store.load() == Remembered(shards, panes, seen, policy, {})
     store.close()
 
 
@@ -272,7 +272,7 @@ def test_a_value_that_cannot_be_stored_leaves_nothing_of_its_transaction(path: P
 def test_decisions_come_in_the_order_in_which_they_were_made_and_since_a_time(path: Path) -> None:
     store = Store.open(path, model="credit")
     ends = [600.0, 300.0, 900.0]
-    store.save(Transaction(decisions=[StoredDecision(end_s, b"%d" % end_s) for end_s in ends]))
+    store.save(Transaction(decisions=[StoredDecision("3", end_s, 1, b"%d" % end_s) for end_s in ends]))
     assert list(store.decisions()) == [b"600", b"300", b"900"]
     assert list(store.decisions(since_s=300.0)) == [b"600", b"900"]
     store.close()
@@ -283,6 +283,24 @@ def test_decisions_are_kept_for_so_much_event_time_before_the_latest(path: Path)
     for i in range(1, 10):
         store.save(numbered(i))
     assert list(store.decisions()) == [b"7", b"8", b"9"]
+    store.close()
+
+
+def test_the_parts_of_a_window_that_were_decided_are_counted_by_version(path: Path) -> None:
+    store = Store.open(path, model="credit")
+    decided = [("3", 300.0, 1), ("3", 300.0, 2), ("4", 300.0, 1), ("3", 600.0, 1)]
+    store.save(Transaction(decisions=[StoredDecision(*window, b"{}") for window in decided]))
+    assert store.load().parts == {("3", 300.0): 2, ("3", 600.0): 1, ("4", 300.0): 1}
+    store.close()
+
+
+def test_the_ids_of_a_shard_that_is_counted_anew_are_forgotten() -> None:
+    store = Store.open(None, model="credit")
+    store.save(Transaction(seen=[SeenChunk(shard, first, ["a", "b"]) for shard in SHARDS for first in (0, 2)]))
+    store.save(Transaction(seen=[SeenChunk("p/0", 0, ["c"])], seen_from={"p/0": 2**62}))
+    assert store.load().seen == [
+        *(SeenChunk("p/0", 0, ["c"]), SeenChunk("p/1", 0, ["a", "b"]), SeenChunk("p/1", 2, ["a", "b"]))
+    ]
     store.close()
 
 
@@ -328,9 +346,9 @@ def test_a_version_keeps_its_current_profile_and_the_one_before(path: Path) -> N
 
 def test_a_profile_stays_while_a_pane_is_counted_on_it(path: Path) -> None:
     store = Store.open(path, model="credit")
-    key = PaneKey("p/0", "credit", "3", 0.0)
+    key = PaneKey("p/0", "3", 0, "a")
     store.assign(Assignment("3", 0.0, "a"), b"aaa")
-    store.save(Transaction(panes={key: PaneRow(0, 1, "a", b"")}))
+    store.save(Transaction(panes={key: PaneRow(0.0, 300.0, 0, 1, b"")}))
     for since_s, content_hash in ((300.0, "b"), (600.0, "c")):
         store.assign(Assignment("3", since_s, content_hash), content_hash.encode())
     assert store.profile("a") == b"aaa"
