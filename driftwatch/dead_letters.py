@@ -186,7 +186,7 @@ def _decode_lines(path: Path, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
                 yield decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise StateError(
-                    f"{path}:{number}: expected a dead letter; got {line[:40]!r}. Move the file away to go on"
+                    f"{path}:{number}: expected a dead letter; got {line[:40]!r}. Move the file away to go on."
                 ) from error
 
 

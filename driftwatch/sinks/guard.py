@@ -89,7 +89,7 @@ def _check(address: Address, host: str, allow_private: Sequence[Network]) -> Non
     if not is_permitted(address, allow_private):
         raise SinkError(
             f"`url` must lead to a public address; got {address} for {host}. "
-            f"To send there all the same, name its network in `allow_private`",
+            f"To send there all the same, name its network in `allow_private`.",
             recoverable=False,
         )
 

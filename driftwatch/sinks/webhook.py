@@ -79,7 +79,7 @@ def _key(secret: str) -> bytes:
 
 _BAD_SECRET = (
     "`secret` must be base64, with or without `whsec_` in front; got something else (not shown). "
-    "Make one with `openssl rand -base64 32`"
+    "Make one with `openssl rand -base64 32`."
 )
 
 
@@ -109,7 +109,7 @@ class WebhookTarget:
 
     def __post_init__(self) -> None:
         if not self.secrets:
-            raise ConfigError("`secrets` must hold at least one secret; got none. Name a `secret_file`")
+            raise ConfigError("`secrets` must hold at least one secret; got none. Name a `secret_file`.")
         for secret in self.secrets:
             _key(secret)
         host, _ = _endpoint(_split(self.url, allow_http=self.allow_http))
@@ -118,7 +118,7 @@ class WebhookTarget:
             if not is_permitted(address, self.allow_private):
                 raise ConfigError(
                     f"`url` must lead to a public address; got {address}. "
-                    f"To send there all the same, name its network in `allow_private`"
+                    f"To send there all the same, name its network in `allow_private`."
                 )
 
     def post(self, id: str, body: bytes, now_s: float) -> None:
@@ -245,19 +245,19 @@ def _split(url: str, *, allow_http: bool) -> SplitResult:
     if not url.isascii() or any(c <= " " or c == "\x7f" for c in url):
         raise ConfigError(
             "`url` must be ASCII without blanks; got other characters. "
-            "Write the host name in its xn-- form and percent-encode the rest"
+            "Write the host name in its xn-- form and percent-encode the rest."
         )
     try:
         parts = urlsplit(url)
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError as error:
-        raise ConfigError(f"`url` must be a URL; got a malformed one: {error}") from error
+        raise ConfigError(f"`url` must be a URL; got a malformed one: {error}.") from error
     if "@" in parts.netloc:
-        raise ConfigError("`url` must hold no user or password; got one. The receiver knows us by the signature")
+        raise ConfigError("`url` must hold no user or password; got one. The receiver knows us by the signature.")
     if parts.scheme not in ("https", "http") or not usable:
-        raise ConfigError(f"`url` must be https://HOST[:PORT]/…; got scheme {parts.scheme!r}, host {parts.hostname!r}")
+        raise ConfigError(f"`url` must be https://HOST[:PORT]/…; got scheme {parts.scheme!r}, host {parts.hostname!r}.")
     if parts.scheme == "http" and not allow_http:
-        raise ConfigError("`url` must be https; got http. To send in the clear all the same, set `allow_http: true`")
+        raise ConfigError("`url` must be https; got http. To send in the clear all the same, set `allow_http: true`.")
     return parts
 
 

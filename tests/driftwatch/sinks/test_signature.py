@@ -1,4 +1,4 @@
-"""The texts around a webhook: its body, its signature, an answer's `Retry-After`, and targets that are refused unsent."""
+"""The texts of a webhook: body, signature and `Retry-After`; and the targets that are refused unsent."""
 
 import base64
 import json

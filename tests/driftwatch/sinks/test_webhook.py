@@ -319,9 +319,6 @@ def test_an_id_that_would_break_the_request_apart_is_refused(receiver: Receiver)
     assert receiver.received == []
 
 
-# TLS
-
-
 @dataclass(frozen=True)
 class Certificate:
     path: Path
