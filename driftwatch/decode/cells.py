@@ -12,7 +12,6 @@ from typing import cast
 
 import msgspec
 
-from driftwatch.errors import DecodeError
 from driftwatch.records import Category, Mark
 
 LONGEST_TEXT = 256  # characters; a longer category or id is replaced by a stand-in
@@ -32,14 +31,6 @@ def _marked_nan(mark: int) -> float:
 MISSING_NUMBER = float("nan")
 INVALID_NUMBER = _marked_nan(INVALID)
 ABSENT_NUMBER = _marked_nan(ABSENT)
-
-
-class Refused(DecodeError):
-    """A message is poison: `reason` is the stable word, the text is for a person."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 def shown(value: object) -> str:
@@ -97,31 +88,31 @@ def vector(value: object) -> list[float] | Mark | None:
     return [number(v) for v in value]
 
 
-def read_time(value: object) -> datetime | float | None:
-    """A time as the struct decoder would have read it."""
+def read_time(value: object) -> object:
+    """A time as the struct decoders read it, datetime, float or None; what is none stays as it came."""
     if isinstance(value, str):
         try:
             return msgspec.convert(value, datetime)
-        except msgspec.ValidationError as error:
-            raise Refused("time", f"expected RFC 3339 or a number; got {shown(value)}.") from error
-    if value is None or type(value) in {int, float}:
-        return None if value is None else number(value)
-    raise Refused("time", f"expected RFC 3339 or a number; got {shown(value)}.")
+        except msgspec.ValidationError:
+            return value  # told from a time by its type; `why_no_time` shows it
+    return number(value) if type(value) is int else value
 
 
-def time_s(value: datetime | float | None, unit: str) -> float:
+def time_s(value: object, unit: str) -> float:
+    """A time in epoch seconds; a naive one is UTC; NaN where there is none."""
     if isinstance(value, datetime):
         return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH).total_seconds()
-    return MISSING_NUMBER if value is None else value / PER_SECOND[unit]
+    return value / PER_SECOND[unit] if isinstance(value, float) else MISSING_NUMBER
 
 
-def why_no_time(value: datetime | float | None, unit: str, where: str) -> str:
-    """What is wrong with a time that is absent or outside 1970–2200, and the unit that it is probably in."""
-    expected = f"expected a time in 1970–2200 at {where}"
+def why_no_time(value: object, unit: str, place: str) -> str:
+    """What is wrong with a time: absent, unreadable or outside 1970–2200, and then the unit that it is likely in."""
     if value is None:
-        return f"{expected}; got none, and the source knows no arrival time."
+        return f"expected a time at {place}; got none, and the source knows no arrival time."
     if isinstance(value, datetime):
-        return f"{expected}; got {value.isoformat()}."
+        return f"expected a time in 1970–2200 at {place}; got {value.isoformat()}."
+    if not isinstance(value, float):
+        return f"expected RFC 3339 or a number of {unit} at {place}; got {shown(value)}."
     likely = next((u for u, per_second in PER_SECOND.items() if 0 <= value / per_second < END_S), None)
     hint = f" This looks like `{likely}`: set `events.time_unit: {likely}`." if likely else ""
-    return f"{expected}; got {value!r} {unit}.{hint}"
+    return f"expected a time in 1970–2200 at {place}; got {value!r} {unit}.{hint}"

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, compress
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from driftwatch.decode.cells import (
     ABSENT,
+    END_S,
     INVALID,
     MISSING,
     MISSING_NUMBER,
@@ -122,12 +123,17 @@ def _vector_state(value: list[float] | Mark | None, length: int) -> int:
     return ABSENT if value is Mark.ABSENT else INVALID
 
 
-def times(values: Sequence[datetime | float | None], unit: str, arrived_s: np.ndarray | None) -> np.ndarray:
-    """Event times in epoch seconds, float64 (n,); NaN where there is none. A naive time is UTC."""
+def times(values: Sequence[Any], unit: str, arrived_s: np.ndarray | None) -> np.ndarray:
+    """Event times in epoch seconds, float64 (n,); the arrival time where it is null, NaN where there is none."""
     kinds = set(map(type, values))
     if kinds == {float}:
         return np.array(values, np.float64) / PER_SECOND[unit]
-    if kinds == {datetime} and None not in [v.tzinfo for v in cast(Sequence[datetime], values)]:
-        return np.array([v.timestamp() for v in cast(Sequence[datetime], values)])
+    if kinds == {datetime} and None not in [v.tzinfo for v in values]:  # a naive one's timestamp() is local time
+        return np.array([v.timestamp() for v in values])
     found = np.array([time_s(v, unit) for v in values])
     return found if arrived_s is None else np.where([v is None for v in values], arrived_s, found)
+
+
+def in_range(times_s: np.ndarray) -> np.ndarray:
+    """Which times lie in the years 1970–2200, bool (n,)."""
+    return (times_s >= 0) & (times_s < END_S)

@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 
 from driftwatch.decode import cells, lenient
-from driftwatch.decode.columns import Columns, categories, numbers, take_marks, times, vectors
+from driftwatch.decode.columns import Columns, categories, in_range, numbers, take_marks, times, vectors
 from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
-from driftwatch.records import Decoded, Frames, Poison, Records, Schema
+from driftwatch.records import Decoded, Frames, Mark, Poison, Records, Schema
 
 _NOT_TAKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -67,8 +67,9 @@ class JsonDecoder:
         batch = self._read(frames)
         rows = np.delete(np.arange(len(frames.messages)), batch.aside)
         # A column may claim the place of model, version or label: then their slots stay as they are here.
-        states = (None, None, self._schema.model, self._schema.version, msgspec.UNSET)
-        values: list[Sequence[Any]] = [(s,) * len(rows) for s in states] + [()] * len(self._schema.columns)
+        unstated: tuple[Any, ...] = (None, None, self._schema.model, self._schema.version, msgspec.UNSET)
+        values: list[Sequence[Any]] = [(v,) * len(rows) for v in unstated]
+        values += [()] * len(self._schema.columns)
         self._root.transpose(batch.events, values)
         ids, versions = values[ID], values[VERSION]
         arrived_s = None if frames.arrived_s is None else frames.arrived_s[rows]
@@ -118,8 +119,8 @@ class JsonDecoder:
         except _NOT_TAKEN:
             try:
                 event = lenient.read(message, self._root)
-            except cells.Refused as refused:
-                batch.refuse(at, refused.reason, str(refused))
+            except lenient.Unreadable as error:
+                batch.refuse(at, error.reason, str(error))
                 batch.aside.append(at)
                 return
         batch.events.append(event)
@@ -147,21 +148,26 @@ class JsonDecoder:
         self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]], times_s: np.ndarray, columns: Columns
     ) -> np.ndarray:
         """Which events are rows, bool (n,); what the others are is noted in the batch."""
-        model, unit = self._schema.model, self._schema.time_unit
-        n, ids, models, labels = len(rows), values[ID], values[MODEL], values[LABEL]
-        keep = np.logical_and(times_s >= 0, times_s < cells.END_S)
+        n, labels = len(rows), values[LABEL]
+        keep = in_range(times_s)
         has_labels = labels.count(msgspec.UNSET) < n
-        if keep.all() and models.count(model) == n and None not in ids and not has_labels:
+        are_ours = values[MODEL].count(self._schema.model) == n and set(map(type, values[ID])) <= {str, int}
+        have_versions = batch.is_typed or Mark.INVALID not in values[VERSION]
+        if keep.all() and are_ours and have_versions and not has_labels:
             return keep
         is_label = columns.absent().all(axis=1) if has_labels else np.zeros(n, bool)
         for row, at in enumerate(rows.tolist()):
-            if models[row] is not None and str(models[row]) != model:
+            model, version, id_ = values[MODEL][row], values[VERSION][row], values[ID][row]
+            if Mark.INVALID in {model, version}:
+                batch.refuse(at, "structure", "expected a string at $.model and $.version; got a list or an object.")
+            elif model is not None and str(model) != self._schema.model:
                 batch.discarded["other_model"] += 1
-            elif ids[row] is None:
-                batch.refuse(at, "id", f"expected a string or an integer at {_place(self._schema.id_path)}; got none.")
+            elif type(id_) not in {str, int}:
+                place = _place(self._schema.id_path)
+                batch.refuse(at, "id", f"expected a string or an integer at {place}; got {cells.shown(id_)}.")
             elif not keep[row]:
                 place = _place(self._schema.time_path)
-                batch.refuse(at, "time", cells.why_no_time(values[TIME][row], unit, place))
+                batch.refuse(at, "time", cells.why_no_time(values[TIME][row], self._schema.time_unit, place))
             elif is_label[row] and labels[row] is not msgspec.UNSET:
                 batch.discarded["label"] += 1
             else:

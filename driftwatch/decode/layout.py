@@ -85,8 +85,8 @@ def layout(schema: Schema) -> Node:
             )
         leaves[path] = leaf
     # A column may be called model, version or label (of a car, say): then the event states none.
-    leaves.setdefault(("model",), Leaf(MODEL, _NAME, _NAME, _read_name, schema.model))
-    leaves.setdefault(("version",), Leaf(VERSION, _NAME, _NAME, _read_name, schema.version))
+    leaves.setdefault(("model",), Leaf(MODEL, _NAME, _NAME, cells.category, schema.model))
+    leaves.setdefault(("version",), Leaf(VERSION, _NAME, _NAME, cells.category, schema.version))
     leaves.setdefault(("label",), Leaf(LABEL, Any, Any, _as_it_is, msgspec.UNSET))
     return _node(leaves, ())
 
@@ -196,17 +196,8 @@ def _as_it_is(value: object) -> object:
     return value
 
 
-def _read_id(value: object) -> str:
-    if type(value) is str or type(value) is int:
-        return cells.bounded(str(value))
-    raise cells.Refused("id", f"expected a string or an integer as id; got {cells.shown(value)}.")
-
-
-def _read_name(value: object) -> object:
-    text = cells.category(value)
-    if text is Mark.INVALID:
-        raise cells.Refused("structure", f"expected a string as model or version; got {cells.shown(value)}.")
-    return text
+def _read_id(value: object) -> object:
+    return cells.bounded(value) if isinstance(value, str) else value
 
 
 _STAND_INS: dict[str, tuple[object, object, object]] = {  # missing, invalid, absent
