@@ -163,7 +163,7 @@ class Mmd(Section):
 class Detectors(Section):
     """What the detectors may spend."""
 
-    mmd: Mmd = Field(default=Mmd(), description="Maximum mean discrepancy over all numeric features together.")
+    mmd: Mmd = Mmd()
 
 
 class State(Section):
@@ -204,19 +204,21 @@ class Performance(Section):
 class Config(Section):
     """The configuration of driftwatch."""
 
-    model: Model = Field(description="The model whose events are watched.")
+    model: Model
     source: Source | None = Field(default=None, description="Where events come from; `driftwatch run` needs it.")
-    labels: Source | None = Field(default=None, description="Where labels come from. Default: the same source.")
-    events: Events = Field(description="What an event holds, and where.")
+    labels: Source | None = Field(
+        default=None, description="Where labels come from, as `source`. Default: the same source."
+    )
+    events: Events
     reference: Reference | None = Field(
         default=None, description="What the stream is compared with. Without one every window is `undetermined`."
     )
-    window: Window = Field(description="The stretch of a stream that is judged as one.")
-    alarms: Alarms = Field(default=Alarms(), description="When an alarm opens, and whom it reaches.")
-    detectors: Detectors = Field(default=Detectors(), description="What the detectors may spend.")
+    window: Window
+    alarms: Alarms = Alarms()
+    detectors: Detectors = Detectors()
     sinks: tuple[Sink, ...] = Field(default=(LogSink(kind="log"),), description="Where decisions and alarms go.")
-    state: State = Field(default=State(), description="What survives a restart.")
-    performance: Performance = Field(default=Performance(), description="How well the model does.")
+    state: State = State()
+    performance: Performance = Performance()
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

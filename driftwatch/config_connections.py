@@ -103,7 +103,7 @@ class HttpSource(Section):
     tokens_file: ConfigPath | None = Field(
         default=None, description="Bearer tokens, one a line. Default: anyone may send."
     )
-    spool: Spool = Field(default=Spool(), description="Bodies that were accepted and are not yet judged, on disk.")
+    spool: Spool = Spool()
     full: Literal["refuse", "shed"] = Field(
         default="refuse", description="A full spool answers 503 (refuse), or 200 (shed)."
     )

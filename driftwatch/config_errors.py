@@ -57,7 +57,7 @@ def problems(error: ValidationError, data: object, schema: JsonSchema) -> Iterat
         elif cause is not None:
             yield place, str(cause)
         elif detail["type"] == "missing":
-            yield place, f"must be given: {_described(section)}"
+            yield place, f"must be given: {_described(section, schema)}"
         elif detail["type"] == "extra_forbidden" or is_key:
             yield place, _unknown_key(str(place[-1]), _keys(section, schema))
         else:
@@ -110,8 +110,8 @@ def _nearest(word: str, words: Sequence[str]) -> str:
     return "".join(f" Did you mean `{near}`?" for near in difflib.get_close_matches(word, words, n=1))
 
 
-def _described(section: JsonSchema) -> str:
-    text = str(section.get("description", "its key"))
+def _described(section: JsonSchema, root: JsonSchema) -> str:
+    text: str = next(_branches(section, root))["description"]
     return text[0].lower() + text[1:]
 
 
@@ -142,7 +142,7 @@ def _located(loc: Place, data: object, schema: JsonSchema) -> tuple[JsonSchema, 
 
 def _branches(section: JsonSchema, root: JsonSchema) -> Iterator[JsonSchema]:
     if "$ref" in section:
-        section = {**root["$defs"][section["$ref"].rsplit("/", 1)[1]], "description": section.get("description", "")}
+        section = {**root["$defs"][section["$ref"].rsplit("/", 1)[1]], **section}
     yield section
     for branch in section.get("anyOf", ()):
         yield from _branches(branch, root)

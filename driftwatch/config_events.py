@@ -108,6 +108,7 @@ class Events(Section):
         if self.prediction and self.label and self.prediction.name == self.label.name:
             text = f"must differ from the prediction's name; got {self.label.name!r}. Choose another name."
             raise Contradiction((("label", "name"), text))
-        if "*" in self.features:
-            raise Contradiction((("features", "*"), "must have another name: `*` stands for all features together."))
+        for name in {"", "*"} & self.features.keys():
+            text = f"must have another name; got {name!r}. In decisions `*` stands for all features together."
+            raise Contradiction((("features", name), text))
         return self

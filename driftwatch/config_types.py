@@ -24,7 +24,7 @@ from driftwatch.config_yaml import Place
 class Section(BaseModel):
     """A mapping of the configuration: frozen, and no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class WrittenDefaults(GenerateJsonSchema):

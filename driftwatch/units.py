@@ -19,7 +19,7 @@ PERSISTENCE_PATTERN = r"^[0-9]+ +of +[0-9]+$"
 
 def parse_duration(text: object) -> float:
     """Seconds of `30s`, `5m`, `1.5h` or `7d`. Raises ValueError."""
-    if not isinstance(text, str) or not re.match(DURATION_PATTERN, text):
+    if not isinstance(text, str) or not re.fullmatch(DURATION_PATTERN, text):
         hint = f" Did you mean `{text}s`?" if isinstance(text, int | float) and not isinstance(text, bool) else ""
         raise ValueError(f"must be a duration such as 30s, 5m, 1h or 7d; got {text!r}.{hint}")
     seconds = float(text[:-1]) * SECONDS[text[-1]]
@@ -46,7 +46,7 @@ def format_duration(seconds: float) -> str:
 
 def parse_bytes(text: object) -> int:
     """Bytes of `1GiB`, `8 MiB`, `500kB` or a whole number. Raises ValueError."""
-    match = re.match(r"^([0-9]+) ?([A-Za-z]*)$", str(text)) if not isinstance(text, bool) else None
+    match = re.fullmatch(r"^([0-9]+) ?([A-Za-z]*)$", str(text)) if not isinstance(text, bool) else None
     if match is None or match[2] not in BYTES or int(match[1]) == 0:
         raise ValueError(f"must be a size above 0 such as 500kB, 8MiB or 1GiB; got {text!r}.")
     return int(match[1]) * BYTES[match[2]]
@@ -69,7 +69,7 @@ class Budget:
     @classmethod
     def parse(cls, text: object) -> Self:
         """Reads `1 per 30d` or `1 per 1000 windows`. Raises ValueError."""
-        if isinstance(text, str) and re.match(BUDGET_PATTERN, text):
+        if isinstance(text, str) and re.fullmatch(BUDGET_PATTERN, text):
             alarms, per = re.split(r" +per +", text)
             if int(alarms) == 0:
                 raise ValueError(
@@ -121,7 +121,7 @@ class Persistence:
     @classmethod
     def parse(cls, text: object) -> Self:
         """Reads `2 of 3`. Raises ValueError."""
-        if isinstance(text, str) and re.match(PERSISTENCE_PATTERN, text):
+        if isinstance(text, str) and re.fullmatch(PERSISTENCE_PATTERN, text):
             k, n = (int(part) for part in re.split(r" +of +", text))
             if 1 <= k <= n <= 100:
                 return cls(k, n)
