@@ -36,6 +36,15 @@ class _Open:
         return sum(pane.n_records for pane in self.panes.values())
 
 
+@dataclass(slots=True)
+class _Held:
+    """How far a shard was read, by us and by anyone."""
+
+    position: int
+    read_to: int
+    at_end: bool = False
+
+
 class CountWindower:
     """A `Windower` over row counts. `stream` is that of records that name no version.
 
@@ -47,11 +56,9 @@ class CountWindower:
         self._count = settings.count
         self._stream = stream
         self._counter_for = counter_for
-        self._held: dict[Shard, ShardState] = {}
+        self._held: dict[Shard, _Held] = {}
         self._away: dict[Shard, ShardState] = {}
-        self._at_end: set[Shard] = set()
         self._open: dict[Stream, _Open] = {}
-        self._restored: dict[PaneKey, Pane] = {}  # of shards that are not assigned yet
         self._full: list[Window] = []
         self._dirty_shards: set[Shard] = set()
         self._dirty_panes: dict[PaneKey, Pane] = {}
@@ -66,19 +73,8 @@ class CountWindower:
         if known.position != position:
             self.revoke(shard)
         self._away.pop(shard, None)
-        for key in [key for key in self._restored if key.shard == shard]:
-            self._take_back(self._restored.pop(key))
-        self._held[shard] = ShardState(position, max(position, read_to, known.read_to))
+        self._held[shard] = _Held(position, max(position, read_to, known.read_to))
         self._dirty_shards.add(shard)
-
-    def _take_back(self, pane: Pane) -> None:
-        """Goes on with a restored pane; one that was counted on another profile is judged as it is."""
-        stream = pane.key.stream
-        counter = self._open[stream].counter if stream in self._open else self._counter_for(stream, inf)
-        if counter.profile == pane.key.profile:
-            self._open.setdefault(stream, _Open(counter)).panes[pane.key.shard] = pane
-        else:
-            self._emit(stream, [pane], partial=True)
 
     def revoke(self, shard: Shard) -> None:
         state = self.state(shard)
@@ -88,22 +84,19 @@ class CountWindower:
         for opened in self._open.values():
             if (pane := opened.panes.pop(shard, None)) is not None:
                 self._drop(pane)
-        for key in [key for key in self._restored if key.shard == shard]:
-            self._drop(self._restored.pop(key))
         self._away[shard] = ShardState(None, state.read_to)
         self._dirty_shards.add(shard)
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
-        self._at_end.add(shard)
+        self._held[shard].at_end = True
 
     def tick(self, now_s: float) -> None:
         """Nothing here depends on time."""
 
     def add(self, records: Records, *, end: int, now_s: float) -> Added:
         held = self._held[records.shard]
-        self._held[records.shard] = ShardState(end, max(held.read_to, end))
+        held.position, held.read_to, held.at_end = end, max(held.read_to, end), False
         self._dirty_shards.add(records.shard)
-        self._at_end.discard(records.shard)
         if len(records):
             for stream, rows in by_stream(self._stream, records.versions, slice(None)):
                 self._fill(records, stream, np.arange(len(records))[rows])
@@ -173,18 +166,26 @@ class CountWindower:
 
     def restore(self, shards: Mapping[Shard, ShardState], panes: Iterable[Pane], parts: Parts) -> None:
         self._away = dict(shards)
-        self._restored = {pane.key: pane for pane in panes}
+        of_window: dict[tuple[Stream, str], list[Pane]] = {}
+        for pane in panes:
+            of_window.setdefault((pane.key.stream, pane.key.profile), []).append(pane)
+        for (stream, profile), found in of_window.items():
+            counter = self._counter_for(stream, inf)
+            if counter.profile == profile:
+                self._open[stream] = _Open(counter, {pane.key.shard: pane for pane in found})
+            else:  # the profile was changed meanwhile: what was counted on the old one is judged as it is
+                self._emit(stream, found, partial=True)
 
     def state(self, shard: Shard) -> ShardState | None:
-        return self._held.get(shard) or self._away.get(shard)
+        held = self._held.get(shard)
+        return self._away.get(shard) if held is None else ShardState(held.position, held.read_to)
 
     def rewind(self, shard: Shard) -> int:
-        panes = [o.panes[shard] for o in self._open.values() if shard in o.panes]
-        position = self._held[shard].position
-        return min((p.first_position for p in panes), default=0 if position is None else position)
+        panes = [opened.panes[shard] for opened in self._open.values() if shard in opened.panes]
+        return min((pane.first_position for pane in panes), default=self._held[shard].position)
 
     def shard_states(self) -> dict[ShardCondition, int]:
-        idle = len(self._at_end & self._held.keys())
+        idle = sum(held.at_end for held in self._held.values())
         return {"active": len(self._held) - idle, "idle": idle, "stalled": 0, "paused": 0}
 
     @property

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
+from itertools import count
 
 import numpy as np
 
@@ -17,55 +18,69 @@ class Chunk:
     ids: list[str]
 
 
+class _Run:
+    """Ids shown one after the other; ids[i] was the shard's id number `first` + i."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.ids: list[str] = []
+        self.known: set[str] = set()
+
+    @cached_property
+    def last(self) -> dict[str, int]:
+        """Id → the number under which it was shown last; asked for once the run is complete."""
+        return dict(zip(self.ids, count(self.first), strict=False))
+
+
 class Seen:
     """The last `size` ids that one shard has shown: an id among them is a duplicate.
 
-    An id is shown again by its duplicates too, so a row is a duplicate exactly where one of the `size` rows before it
-    has the same id. 0 = off. A shard that is read again from an earlier position needs a new `Seen`. Keeps up to
-    2 · size ids and those of one batch: about 150 bytes an id.
+    A duplicate shows its id again, so a row is a duplicate exactly where one of the `size` rows before it has the same
+    id. 0 = off. A shard that is read again from an earlier position needs a new `Seen`. Keeps at most 2 · size ids,
+    about 150 bytes each.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._shown = 0
-        self._last: dict[str, int] = {}  # id → the number under which it was shown last, in that order
-        self._pending: list[str] = []
+        self._stored = 0
+        self._before = _Run(0)  # rows [(g − 1) · size, g · size): whatever matters is in it or in `_now`
+        self._now = _Run(0)  # rows [g · size, …)
 
     def fresh(self, ids: list[str]) -> np.ndarray | None:
         """The indices (intp) of the rows that are no duplicates; None where all are fresh."""
-        if self._size == 0 or not ids:
+        if self._size == 0:
             return None
-        last, first, n_known = self._last, self._shown, len(self._last)
-        self._shown = first + len(ids)
-        self._pending += ids
-        rows = None
-        if not last.keys().isdisjoint(ids):
-            rows = self._one_by_one(ids, first)
-        else:
-            last.update(zip(ids, range(first, self._shown), strict=True))
-            if len(last) < n_known + len(ids):  # an id twice in this batch: begin again from what was known
-                self._last = dict(islice(last.items(), n_known))
-                rows = self._one_by_one(ids, first)
-        if len(self._last) > 2 * self._size:
-            self._last = dict(islice(self._last.items(), len(self._last) - self._size, None))
-        if len(self._pending) > 2 * self._size:
-            del self._pending[: -self._size]
-        return None if rows is None or len(rows) == len(ids) else rows
+        duplicates: list[int] = []
+        at = 0
+        while at < len(ids):
+            room = self._size - self._shown % self._size
+            run = ids[at : at + room]
+            distinct, now = set(run), self._now
+            if len(distinct) == len(run) and now.known.isdisjoint(distinct) and self._before.known.isdisjoint(distinct):
+                now.known |= distinct
+            else:
+                duplicates += [at + i for i, key in enumerate(run) if self._is_duplicate(key, self._shown + i)]
+            now.ids += run
+            self._shown += len(run)
+            at += len(run)
+            if len(run) == room:
+                self._before, self._now = now, _Run(self._shown)
+        return np.delete(np.arange(len(ids)), duplicates) if duplicates else None
 
-    def _one_by_one(self, ids: list[str], first: int) -> np.ndarray:
-        rows = []
-        for i, key in enumerate(ids):
-            before = self._last.pop(key, None)  # goes back in at the end: the dict stays in the order shown
-            if before is None or first + i - before > self._size:
-                rows.append(i)
-            self._last[key] = first + i
-        return np.array(rows, dtype=np.intp)
+    def _is_duplicate(self, key: str, number: int) -> bool:
+        now, before = self._now, self._before
+        if key in now.known:
+            return True
+        now.known.add(key)
+        return key in before.known and before.last[key] >= number - self._size
 
     def new_chunk(self) -> Chunk | None:
         """The ids shown since the last call that still matter; None where there are none."""
-        ids = self._pending[-self._size :]
-        self._pending = []
-        return Chunk(self._shown - len(ids), ids) if ids else None
+        first = max(self._stored, self.oldest)
+        ids = [key for run in (self._before, self._now) for key in run.ids[max(0, first - run.first) :]]
+        self._stored = self._shown
+        return Chunk(first, ids) if ids else None
 
     @property
     def oldest(self) -> int:
@@ -75,10 +90,11 @@ class Seen:
     def restore(self, chunks: Iterable[Chunk]) -> None:
         """Goes back to a stored state: the chunks that `new_chunk` gave, in any order, before any `fresh`."""
         for chunk in sorted(chunks, key=lambda c: c.first):
-            self._one_by_one(chunk.ids, chunk.first)
-            self._shown = chunk.first + len(chunk.ids)
-        if len(self._last) > self._size:
-            self._last = dict(islice(self._last.items(), len(self._last) - self._size, None))
+            if chunk.first != self._shown:  # what lies before a gap did not matter any more when the chunk was made
+                self._shown = chunk.first
+                self._before, self._now = _Run(chunk.first), _Run(chunk.first)
+            self.fresh(chunk.ids)
+        self._stored = self._shown
 
 
 def take(records: Records, rows: slice | np.ndarray) -> Records:

@@ -211,8 +211,8 @@ class TimeWindower:
                 for window in range(max(key.index, held.open_window), min(key.index + self._settings.panes, upto)):
                     panes_of.setdefault((window, key.stream), []).append(pane)
         ended = {window for window, _ in panes_of}
-        if upto > self._reached:
-            begin = max(self._reached, min(ended, default=upto))
+        if upto > self._reached and (ended or self._reached > _NEVER):  # nothing is empty before the first row
+            begin = self._reached if self._reached > _NEVER else min(ended)
             self.empty += upto - begin - sum(window >= begin for window in ended)
             self._reached = upto
         for held in due:

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from detectors import summary
 from detectors.summary import Table
 from driftwatch.errors import ConfigError
 from driftwatch.records import Records, Shard, Stream, Window
@@ -256,8 +257,4 @@ def row_count(records: Records, rows: slice | np.ndarray) -> int:
 
 def total(panes: Sequence[Pane]) -> Table:
     """The sum of the panes' tables, as a table of its own."""
-    first = panes[0].table
-    table = Table(first.counts.copy(), first.sums.copy())
-    for pane in panes[1:]:
-        table += pane.table
-    return table
+    return summary.total([pane.table for pane in panes])
