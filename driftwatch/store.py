@@ -133,11 +133,12 @@ class Store:
                 ) from error
         with state_errors(path):
             database = connect(path, read_only=read_only)
-            try:
+        try:
+            with state_errors(path):
                 store_id = create_or_check(database, path, model, read_only=read_only)
-            except (sqlite3.Error, StateError):
-                database.close()
-                raise
+        except StateError:
+            database.close()
+            raise
         return cls(database, path, store_id, keep_s)
 
     def save(self, changes: Transaction) -> None:

@@ -60,6 +60,8 @@ def state_errors(path: Path | None) -> Iterator[None]:
     """Maps SQLite's errors: StoreUnavailable where trying again may help, else StateError."""
     try:
         yield
+    except UnicodeDecodeError as error:  # SQLite quotes the broken bytes in its own message
+        raise damaged(path, error) from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF  # the low byte names the family
         if code in _MAY_PASS:
@@ -82,10 +84,10 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
             database.execute("ROLLBACK")
 
 
-def damaged(path: Path | None, error: Exception) -> StateError:
+def damaged(path: Path | None, what: Exception | str) -> StateError:
     """What to raise for a file that holds something else than what was written."""
     return StateError(
-        f"`state.path` must be a sound driftwatch state; got {path}: {error}. "
+        f"`state.path` must be a sound driftwatch state; got {path}: {what}. "
         "Move the file away to begin anew, or put back a copy."
     )
 
@@ -100,7 +102,7 @@ def connect(path: Path | None, *, read_only: bool = False) -> sqlite3.Connection
     )
     try:
         database.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         database.close()
         raise
     return database
@@ -125,7 +127,10 @@ def create_or_check(database: sqlite3.Connection, path: Path | None, model: str,
             f"`state.path` must have schema {SCHEMA_VERSION}; got schema {version} in {path}. "
             f"Use the {'newer' if version > SCHEMA_VERSION else 'older'} driftwatch that wrote it, or another file."
         )
-    store_id, owner = database.execute("SELECT store_id, model FROM meta").fetchone()
+    meta = database.execute("SELECT store_id, model FROM meta").fetchall()
+    if len(meta) != 1:
+        raise damaged(path, f"{len(meta)} rows in `meta`")
+    ((store_id, owner),) = meta
     if owner != model:
         raise StateError(
             f"`state.path` must belong to the model {model!r}; got {path}, which is of {owner!r}. "

@@ -123,7 +123,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(STEPS)
 def test_the_store_remembers_what_a_plain_dictionary_would(steps: list[tuple[object, ...]]) -> None:
     store = Store.open(None, model="credit")
@@ -166,7 +166,7 @@ while True:
 def test_a_process_killed_at_any_time_leaves_all_tables_of_one_transaction(path: Path) -> None:
     draw = random.Random(11)
     before = 0
-    for _ in range(6):
+    for _ in range(5):
         command = [sys.executable, "-c", CHILD, str(path), "3000", str(Path(__file__).parent)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
@@ -427,7 +427,7 @@ def test_a_message_that_still_waits_is_not_written_twice(path: Path) -> None:
     store.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans()), min_size=1, max_size=8), st.data())
 def test_the_next_due_time_is_the_earliest_at_which_something_is_due(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, bool]], data: st.DataObject
@@ -574,6 +574,29 @@ def test_a_damaged_file_raises_a_state_error_wherever_the_damage_lies(path: Path
         except StateError:
             n_refused += 1
     assert n_refused > 30
+
+
+@pytest.mark.parametrize(
+    ("word", "broken"), [(b"CREATE TABLE seen", b"CRE\xd5TE TABLE seen"), (b"tablealarms", b"tablealar\xffs")]
+)
+def test_a_damaged_schema_raises_a_state_error_though_its_name_is_no_text(
+    path: Path, word: bytes, broken: bytes
+) -> None:
+    Store.open(path, model="credit").close()
+    content = path.read_bytes()
+    assert content.count(word) == 1
+    path.write_bytes(content.replace(word, broken))
+    with pytest.raises(StateError, match="must be a sound driftwatch state"):
+        Store.open(path, model="credit")
+
+
+def test_a_state_that_lost_its_owner_is_refused(path: Path) -> None:
+    Store.open(path, model="credit").close()
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("DELETE FROM meta")
+    database.close()
+    with pytest.raises(StateError, match="0 rows in `meta`"):
+        Store.open(path, model="credit")
 
 
 def read_everything(path: Path) -> None:
