@@ -238,14 +238,14 @@ def by_stream(
     if versions is None:
         yield default, rows
         return
-    row_numbers = np.arange(len(versions))[rows]
-    row_versions = [versions[i] for i in row_numbers.tolist()]
+    row_versions = versions[rows] if isinstance(rows, slice) else [versions[i] for i in rows.tolist()]
     names = sorted(set(row_versions))
     if len(names) == 1:
         yield Stream(default.model, names[0]), rows
         return
     code = {name: i for i, name in enumerate(names)}
-    codes = np.array([code[v] for v in row_versions], dtype=np.intp)
+    codes = np.fromiter(map(code.__getitem__, row_versions), dtype=np.intp, count=len(row_versions))
+    row_numbers = np.arange(len(versions))[rows]
     for i, name in enumerate(names):
         yield Stream(default.model, name), row_numbers[codes == i]
 

@@ -363,3 +363,29 @@ def test_rows_of_several_versions_go_to_the_windows_of_their_streams():
         (Stream(MODEL, "2"), [0, 3]),
         (Stream(MODEL, "3"), [2]),
     ]
+
+
+@given(streams(), time_windows, st.data())
+@settings(deadline=None)
+def test_idle_stalled_and_paused_shards_lose_and_double_no_row(
+    shards: dict[str, list[Row]], rules: TimeWindows, data: st.DataObject
+):
+    target, now_s, used, windows = windower(rules, 200), 0.0, 0, list[Window]()
+    position = dict.fromkeys(shards, 0)
+    for name in shards:
+        target.assign(Shard(name), 0, now_s=now_s)
+    while any(position[name] < len(rows) for name, rows in shards.items()):
+        name = data.draw(st.sampled_from(sorted(shards)))
+        now_s += data.draw(st.sampled_from([0.0, 1.0, 61.0, 301.0]))
+        at, end = position[name], min(position[name] + data.draw(st.integers(0, 9)), len(shards[name]))
+        used += target.add(batch(name, shards[name][at:end], at), end=end, now_s=now_s).used
+        position[name] = end
+        if data.draw(st.booleans()):
+            target.at_end(Shard(name), final=False, now_s=now_s)
+        windows += target.closed()
+        assert sum(target.shard_states().values()) == len(shards)
+    windows += target.finish()
+    judged = [(w.end_s, number) for w in windows for number in rows_of(w.table)]
+    assert len(judged) == len(set(judged)) == rules.panes * used
+    names = [(w.end_s, w.stream, w.part) for w in windows]
+    assert len(names) == len(set(names))
