@@ -236,6 +236,18 @@ class Config(Section):
                     text = f"must differ from the source's port and every other sink's; got {sink.port}."
                     wrong.append((("sinks", index, "port"), text))
                 ports.append(sink.port)
+        places = {column.path: column.name for column in reversed(self.event_schema().columns)}
+        for column in self.event_schema().columns:
+            above = [column.path[:depth] for depth in range(1, len(column.path)) if column.path[:depth] in places]
+            if above or places[column.path] != column.name:
+                other = places[above[0] if above else column.path]
+                place = (
+                    ("events", "prediction") if column.group == "prediction" else ("events", "features", column.name)
+                )
+                text = (
+                    f"must lie at a path of its own; got {'.'.join(column.path)}, where {other!r} lies. Give a `path`."
+                )
+                wrong.append((place, text))
         known = {*self.events.fields, "prediction", "label"}
         for group in ("business", "system"):
             for name, measure in getattr(self.performance, group).items():

@@ -115,8 +115,14 @@ class _Sample:
         return min(found)[2] if found else None
 
     def can_name(self, place: Place) -> bool:
-        """Whether a dotted path can name the place."""
-        return all(place) and "${" not in ".".join(place) and (self.is_table or not any("." in key for key in place))
+        """Whether a dotted path can name the place, and no row has a value in the middle of that path."""
+        if not all(place) or "${" in ".".join(place) or self.is_blocked(place):
+            return False
+        return self.is_table or not any("." in key for key in place)
+
+    def is_blocked(self, place: Place) -> bool:
+        """Whether some row has a value where the place goes further down."""
+        return any(self.values.get(place[:depth]) for depth in range(1, len(place)))
 
 
 def starting_config(sample: Path | None) -> str:
@@ -132,12 +138,14 @@ def starting_config(sample: Path | None) -> str:
     seen = _Sample(values, samples.is_table(sample), inside)
     roles = {"id": seen.find(_ID), "time": seen.find(_TIME), "model": seen.find(_MODEL), "version": seen.find(_VERSION)}
     answers = {"prediction": seen.find(_PREDICTION), "label": seen.find(_LABEL)}
-    features, left_out = _features(seen, [place for place in (*roles.values(), *answers.values()) if place])
-    if not features and answers["prediction"] is None:
+    kinds = {key: _answer_kind(key, values[place]) if place else None for key, place in answers.items()}
+    taken = [*roles.values(), *(place for key, place in answers.items() if kinds[key])]
+    features, left_out = _features(seen, [place for place in taken if place])
+    if not features and kinds["prediction"] is None:
         got = ", ".join(".".join(place) for place in values) or "no row"
         raise ConfigError(f"{sample}: must hold a feature or a prediction; got {got}.")
     names = set(features)
-    lines = {key: _answer_line(seen, key, place, names) for key, place in answers.items()}
+    lines = {key: _answer_line(seen, key, place, kinds[key], names) for key, place in answers.items()}
     file = _quoted(str(sample.resolve()))
     block = [f"{_quoted(name)}: {written}" for name, written in features.items()]
     block += [f"# {_quoted(name)} is left out: {why}." for name, why in left_out]
@@ -164,12 +172,13 @@ def _features(seen: _Sample, taken: Collection[Place]) -> tuple[dict[str, str], 
             continue
         name = ".".join(place[len(seen.inside) :] if seen.is_inside(place) else place)
         kind, why = _kind(values, n_rows)
-        is_default = seen.is_table or place == (("embedding",) if kind == "embedding" else ("features", name))
+        default = ("embedding",) if kind == "embedding" else place if seen.is_table else ("features", name)
+        is_default = place == default
         if not seen.is_inside(place) and kind != "embedding":
             why = "it lies outside `features`"
         elif not (seen.is_inside(place) and seen.inside) and any(k.lower() in _PREDICTION + _LABEL for k in place):
             why = "it looks like an answer or a truth"
-        elif name in ("", "*") or not (is_default or seen.can_name(place)):
+        elif name in ("", "*") or seen.is_blocked(place) or not (is_default or seen.can_name(place)):
             why = "the configuration cannot name it"
         elif name in features:
             why = "its name is there already"
@@ -207,9 +216,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _answer_line(seen: _Sample, key: str, place: Place | None, taken: set[str]) -> str:
+def _answer_line(seen: _Sample, key: str, place: Place | None, kind: str | None, taken: set[str]) -> str:
     """The line of the prediction or the label. Its name joins `taken`."""
-    kind = _answer_kind(key, seen.values[place]) if place else None
     if place is None or kind is None:
         return f"# {key}: {{name: …, kind: …}}"
     name = place[-1]

@@ -119,6 +119,12 @@ WRONG = [
     ("events/features/*", "numeric", "events.features.*: must have another name; got '*'. In decisions `*` stands for "
      "all features together."),
     ("events/features", {}, "events.features: must name a feature, unless there is a `prediction`; got neither."),
+    ("events/features/b", {"kind": "numeric", "path": "features.age"}, "events.features.b: must lie at a path of its "
+     "own; got features.age, where 'age' lies. Give a `path`."),
+    ("events/features/b", {"kind": "numeric", "path": "features.age.x"}, "events.features.b: must lie at a path of its "
+     "own; got features.age.x, where 'age' lies. Give a `path`."),
+    ("events/prediction", {"kind": "numeric", "path": "features.age"}, "events.prediction: must lie at a path of its "
+     "own; got features.age, where 'age' lies. Give a `path`."),
     ("events/decode", "cloudevents", "events.decode: must be json; got 'cloudevents'. That decoder is not yet there."),
     ("events/decode", "xml", "events.decode: must be one of json, cloudevents, open-inference; got 'xml'."),
     ("events/prediction", {"name": "age", "kind": "numeric"}, "events.prediction.name: must differ from every "

@@ -84,7 +84,7 @@ def typed(text: str) -> dict[str, Any]:
 _BEYOND_THE_SCHEMA = re.compile(
     r"must differ|must stand|must divide|exactly one|must be left out|fewer alarms|at least 1 alarm|must be json"
     r"|must be longer|must be at most 36500d|must name a|must have another|at least `min_records`|Add it to"
-    r"|joined by dots|with 1 ≤ k"
+    r"|joined by dots|path of its own|with 1 ≤ k"
 )
 
 
