@@ -101,7 +101,11 @@ def _numbers(values: Sequence[object]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _categories(values: Sequence[object]) -> tuple[list[Category], np.ndarray]:
-    texts = [cells.category(value) for value in values]
+    if set(map(type, values)) <= {str, NoneType}:
+        known = {value: cells.category(value) for value in set(values)}
+        texts = [known[value] for value in values]
+    else:
+        texts = [cells.category(value) for value in values]
     return texts, np.fromiter((text is Mark.INVALID for text in texts), bool, len(texts))
 
 
@@ -119,14 +123,13 @@ _READERS: dict[str, Callable[[Sequence[object]], tuple[Any, np.ndarray]]] = {
 
 
 def _time_s(value: object, unit: str, path: Path, row: int) -> float:
-    where = f"row {row} of {path.name}"
     try:
         time = value if isinstance(value, datetime) else cells.read_time(value)
     except DecodeError as error:
-        raise ConfigError(f"{where}: {error} Write such times, or drop the column.") from error
+        raise ConfigError(f"row {row} of `{path.name}`: {error} Write such times, or drop the column.") from error
     seconds = cells.time_s(time, unit)
     if not 0 <= seconds < cells.END_S:
-        raise ConfigError(cells.why_no_time(time, unit, where))
+        raise ConfigError(f"`{path.name}`: {cells.why_no_time(time, unit, f'row {row}')}")
     return seconds
 
 
@@ -197,10 +200,10 @@ def _chunks(path: Path, columns: Sequence[Column], time_path: tuple[str, ...]) -
         while chunk := list(islice(rows, CHUNK_ROWS)):
             whole = [row for row in chunk if not isinstance(row, Ragged)]
             if len(whole) < len(chunk):
-                at = next(i for i, row in enumerate(chunk) if isinstance(row, Ragged))
+                at, ragged = next((i, row.cells) for i, row in enumerate(chunk) if isinstance(row, Ragged))
                 raise ConfigError(
-                    f"row {n_rows + at} of `{path.name}` must have the header's {len(table.names)} cells. "
-                    "Quote cells that hold a comma, or drop the row."
+                    f"row {n_rows + at} of `{path.name}` must have the header's {len(table.names)} cells; "
+                    f"got {len(ragged)}. Quote cells that hold a comma, or drop the row."
                 )
             n_rows += len(chunk)
             yield whole, table.bytes_read()

@@ -7,7 +7,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -25,8 +25,10 @@ PARQUET = (".parquet", ".pq")
 SUFFIXES = JSON_LINES + CSV + PARQUET
 
 _T = TypeVar("_T")
+_NUMBER_LIST = msgspec.json.Decoder(list[float | None])
 
 LONGEST_CELL = 64 * 1024 * 1024  # characters; the csv module's own bound of 128 KiB is less than an embedding
+CSV_ROWS = 1024  # converted at a time, column by column
 PARQUET_ROWS = 8192  # decoded at a time
 JSON_ROWS = 8192  # looked at for the names of the columns
 
@@ -78,8 +80,7 @@ def locate(columns: Iterable[Column], names: Sequence[str], path: Path) -> dict[
     return found
 
 
-def number(text: str) -> float | str | None:
-    """A numeric cell: empty is missing, "nan" and "inf" are numbers, other text stays text (the decoder's invalid)."""
+def _number(text: str) -> float | str | None:
     if not text:
         return None
     try:
@@ -89,9 +90,19 @@ def number(text: str) -> float | str | None:
     return text if "_" in text else value  # Python's own spelling of numbers, nobody else's
 
 
-def moment(text: str) -> float | datetime | str | None:
-    """A time cell: a number of `events.time_unit`, ISO 8601 (without an offset: UTC), else text that nothing reads."""
-    value = number(text)
+def _numbers(texts: Sequence[str]) -> Sequence[object]:
+    """Numeric cells: empty and "nan" are missing, "inf" is a number, other text stays text (the decoder: invalid)."""
+    # As one JSON list: a quarter of the time of float(). Not where an "n" may be of "nan", "inf" or "null".
+    if "n" not in "".join(texts):
+        with suppress(msgspec.DecodeError):
+            numbers = _NUMBER_LIST.decode(f"[{','.join([text or 'null' for text in texts])}]")
+            if len(numbers) == len(texts):  # else there was a comma in a cell
+                return numbers
+    return [_number(text) for text in texts]
+
+
+def _time(text: str) -> float | datetime | str | None:
+    value = _number(text)
     if not isinstance(value, str):
         return value
     try:
@@ -101,23 +112,32 @@ def moment(text: str) -> float | datetime | str | None:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def _category(text: str) -> str | None:
-    return text or None
+def _times(texts: Sequence[str]) -> Sequence[object]:
+    """Time cells: a number of `events.time_unit`, ISO 8601 (without an offset: UTC), else text that nothing reads."""
+    return [_time(text) for text in texts]
+
+
+def _categories(texts: Sequence[str]) -> Sequence[object]:
+    return [text or None for text in texts]
 
 
 def _list(text: str) -> object:
-    """A cell that holds a list as JSON text."""
     try:
         return json.loads(text) if text else None
     except (ValueError, RecursionError):
         return text
 
 
-CELLS: dict[str, Callable[[str], object]] = {
-    "numeric": number,
-    "categorical": _category,
-    "embedding": _list,
-    "time": moment,
+def _lists(texts: Sequence[str]) -> Sequence[object]:
+    """Cells that hold a list as JSON text."""
+    return [_list(text) for text in texts]
+
+
+_CELLS: dict[str, Callable[[Sequence[str]], Sequence[object]]] = {
+    "numeric": _numbers,
+    "categorical": _categories,
+    "embedding": _lists,
+    "time": _times,
 }
 
 
@@ -135,10 +155,18 @@ class CsvTable:
 
     def rows(self, fields: Sequence[Field], start: int = 0) -> Iterator[Row | Ragged]:
         """The fields' values of each row from row `start` on."""
-        cells = [(CELLS[field.kind], self.names.index(field.name)) for field in fields]
+        cells = [(_CELLS[field.kind], self.names.index(field.name)) for field in fields]
         width = len(self.names)
-        for row in _skipped(self._rows, start):
-            yield [read(row[at]) for read, at in cells] if len(row) == width else Ragged(row)
+        rest = _skipped(self._rows, start)
+        while chunk := list(islice(rest, CSV_ROWS)):
+            ragged = {i: Ragged(row) for i, row in enumerate(chunk) if len(row) != width}
+            for i in ragged:
+                chunk[i] = [""] * width
+            columns = list(zip(*chunk, strict=True))
+            rows: list[Row | Ragged] = list(zip(*(read(columns[at]) for read, at in cells), strict=True))
+            for i, row in ragged.items():
+                rows[i] = row
+            yield from rows
 
     def bytes_read(self) -> int:
         """How much of the file has been read."""
