@@ -44,6 +44,7 @@ class Profile:
     of_feature: np.ndarray
     segments: bool
     periodic: bool
+    content_hash: str = ""  # of the bytes that it was read from
 
     @property
     def grid(self) -> Grid:
@@ -73,7 +74,7 @@ class Profile:
     @cached_property
     def hash(self) -> str:
         """Content hash, 32 hex digits."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()[:32]
+        return self.content_hash or hash_of(self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """A compressed npz archive without pickle; the same profile gives the same bytes."""
@@ -153,12 +154,18 @@ class Profile:
             of_feature=archive["of_feature"],
             segments=meta["segments"],
             periodic=meta["periodic"],
+            content_hash=hash_of(data),
         )
 
 
 BASIS_ARRAYS = ("normal", "spread", "spread_sd", "gap", "groups", "group_starts", "cell_rms", "singletons")
 CALIBRATION_ARRAYS = ("sizes", "fits", "p_curves", "opening_curves", "pair_sds")
 RANDOM_ARRAYS = ("centre", "inverse_scale", "directions", "phases")
+
+
+def hash_of(data: bytes) -> str:
+    """The content hash of a profile's bytes."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def local_codes(grid: Grid, codes: np.ndarray) -> np.ndarray:

@@ -102,7 +102,9 @@ def recalibrate(
 ) -> Profile:
     """The same profile with null distributions for other window sizes and another policy."""
     null = null_of(profile)
-    return replace(profile, calibration=calibrate(null, list(sizes), alarm, progress=progress))
+    about = {**profile.about, "simulated_from": profile.hash}
+    calibration = calibrate(null, list(sizes), alarm, progress=progress)
+    return replace(profile, calibration=calibration, about=about, content_hash="")
 
 
 def null_of(profile: Profile) -> Null:

@@ -78,7 +78,9 @@ class ProfileCounter:
             name = grid.names[j]
             if name in self._sampled:
                 rows_of, features = records.embeddings[i], profile.random_features[name]
-                samples[self._sampled[name]].add(keys[present], lambda kept, p=present, r=rows_of, f=features: f(r[p[kept]]))
+                samples[self._sampled[name]].add(
+                    keys[present], lambda kept, p=present, r=rows_of, f=features: f(r[p[kept]])
+                )
         table.samples = tuple(samples)
         return table
 

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
-from driftwatch.errors import StateError
+from driftwatch.errors import StateError, StoreUnavailable
 from driftwatch.records import Poison, Shard
 
 MAX_BYTES = 256 * 2**20
@@ -222,5 +222,5 @@ def _write(file: FileIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _unusable(folder: Path, error: OSError) -> StateError:
-    return StateError(f"{folder}: the dead letters cannot be read or written: {error.strerror or error}")
+def _unusable(folder: Path, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"{folder}: the dead letters cannot be read or written: {error.strerror or error}")

@@ -35,3 +35,10 @@ class SinkError(DriftwatchError):
 
 class StateError(DriftwatchError):
     """The state file cannot be used: unreadable, of another version or model, or held by another process."""
+
+
+class StoreUnavailable(StateError):
+    """The state's volume could not be used for a reason that may pass (disk full, I/O error, locked).
+
+    Nothing was changed: the same call may be tried again.
+    """

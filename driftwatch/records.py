@@ -167,3 +167,4 @@ class Judgement:
     threshold: float | None
     caution_threshold: float | None
     reason: str | None = None
+    quality: tuple[tuple[str, str, float, float], ...] = ()  # feature, check, share in the window, in the reference

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from driftwatch.errors import StateError
+from driftwatch.errors import StateError, StoreUnavailable
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
@@ -46,13 +46,6 @@ _MAY_PASS = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
 }
-
-
-class StoreUnavailable(StateError):
-    """The state file could not be used for a reason that may pass (disk full, I/O error, locked).
-
-    Nothing was changed: the same call may be tried again.
-    """
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from typing import BinaryIO
 
+from driftwatch.decision import Decision
 from driftwatch.errors import SinkError
 
 
@@ -16,10 +17,10 @@ class LogSink:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
-    def write(self, decision: bytes) -> None:
-        """Writes a decision's JSON (without line breaks, as encoders make it). Raises SinkError."""
+    def write(self, decision: Decision, line: bytes) -> None:
+        """Writes a decision's JSON, `line` (without line breaks, as encoders make it). Raises SinkError."""
         try:
-            self._stream.write(decision + b"\n")
+            self._stream.write(line + b"\n")
             self._stream.flush()
         except BrokenPipeError as error:
             raise SinkError("log: nobody reads standard output any more", recoverable=False) from error

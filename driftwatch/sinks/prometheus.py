@@ -17,7 +17,7 @@ class PrometheusSink:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def write(self, decision: Decision) -> None:
+    def write(self, decision: Decision, line: bytes) -> None:
         """Show `decision`; alarms of another version that it resolves are shown as closed there."""
         own = [alarm for alarm in decision.alarms if alarm.version is None]
         opened = [_labels(alarm) for alarm in own if alarm.transition == "opened"]

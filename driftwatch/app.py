@@ -1,0 +1,327 @@
+"""Composes the service from a configuration: the only place where sources, sinks and the loop meet."""
+
+import gc
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+from random import Random
+from types import FrameType
+
+from prometheus_client import CollectorRegistry, disable_created_metrics
+
+from detectors.profile import Profile
+from driftwatch import lock, profiles, references
+from driftwatch.config import Config
+from driftwatch.config_connections import FileSource, PrometheusSink, WebhookSink
+from driftwatch.count import ProfileCounter, RowCounter
+from driftwatch.count_window import CountWindower
+from driftwatch.dead_letters import DeadLetters
+from driftwatch.decision import Decision
+from driftwatch.decode.json import JsonDecoder
+from driftwatch.errors import ConfigError, StoreUnavailable
+from driftwatch.metrics import Metrics
+from driftwatch.monitor import Monitor
+from driftwatch.outbox import Message
+from driftwatch.pipeline import DecisionSink, Parts, Pipeline
+from driftwatch.policy import Policy, webhooks
+from driftwatch.protocols import Source
+from driftwatch.records import Schema, Stream
+from driftwatch.server import Health, Server
+from driftwatch.sinks.delivery import Delivery
+from driftwatch.sinks.log import LogSink
+from driftwatch.sinks.prometheus import PrometheusSink as Gauges
+from driftwatch.sinks.webhook import WebhookTarget, cloud_event
+from driftwatch.sources.tabular import open_file_source
+from driftwatch.store import Store
+from driftwatch.time_window import TimeWindower
+from driftwatch.window import Counter, CountWindows, TimeWindows, Windower
+
+GRACE_S = 10.0  # after SIGTERM what the outbox holds is tried for so long
+END_GRACE_S = 60.0  # and so long after the end of a file
+RETRY_S = 1.0
+SWITCH_S = 0.0005  # between threads: with the default of 5 ms the server answers late beside a busy loop
+log = logging.getLogger("driftwatch")
+
+
+@dataclass
+class Counters:
+    """The counter of each version: the profile that holds for a pane by its start, or rows alone where none is known.
+
+    `assignments`: by version, (since, profile) in the order of time.
+    """
+
+    schema: Schema
+    assignments: Mapping[str, Sequence[tuple[float, Profile]]]
+    _made: dict[str, ProfileCounter] = field(default_factory=dict)
+
+    def __call__(self, stream: Stream, start_s: float) -> Counter:
+        """The last assignment that holds at the pane's start; the first one for what lies before all."""
+        found = self.assignments.get(stream.version)
+        if not found:
+            return RowCounter()
+        profile = next((p for since, p in reversed(found) if since <= start_s), found[0][1])
+        if profile.hash not in self._made:
+            self._made[profile.hash] = ProfileCounter(profile, self.schema)
+        return self._made[profile.hash]
+
+
+def make_windower(config: Config, counters: Counters) -> Windower:
+    """The windower that the configuration asks for."""
+    stream, window = Stream(config.model.name, config.model.version), config.window
+    if window.count is not None:
+        return CountWindower(CountWindows(window.count), stream, counters)
+    length, slide = window.length or 0.0, window.slide or window.length or 0.0
+    return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters)
+
+
+def make_policy(config: Config) -> Policy:
+    """The policy that the configuration asks for."""
+    alarms = config.alarms
+    return Policy(alarms.persistence.k, alarms.persistence.n, alarms.cooldown, dict(alarms.effect))
+
+
+def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
+    """A monitor over all profiles that a pane may be counted on."""
+    rates = {p.hash: (p, profiles.rate_per_window(config, p)) for p in known}
+    return Monitor(rates, min_records=config.window.min_records)
+
+
+def make_source(config: Config, schema: Schema, path: Path | None = None) -> Source:
+    """The configured source, or the file that is replayed instead of it. Raises ConfigError."""
+    if path is not None:
+        return open_file_source("-" if str(path) == "-" else path, schema)
+    source = config.source
+    if source is None:
+        raise ConfigError("`source` must say where events come from; got none. Add it to the configuration.")
+    if not isinstance(source, FileSource):
+        raise ConfigError(f"`source.kind` must be file; got {source.kind!r}. That source is not yet there.")
+    place = source.path.predictions
+    return open_file_source("-" if str(place) == "-" else Path(place), schema, follow=source.follow)
+
+
+def make_targets(config: Config) -> dict[str, WebhookTarget]:
+    """The receivers of webhooks, by address. Raises ConfigError."""
+    if not config.alarms.notify:
+        return {}
+    return {
+        sink.url: WebhookTarget(
+            url=sink.url,
+            secrets=sink.secrets(),
+            timeout_s=sink.timeout,
+            max_age_s=sink.max_age,
+            allow_http=sink.allow_http,
+            allow_private=[ip_network(text) for text in sink.allow_private],
+        )
+        for sink in config.sinks
+        if isinstance(sink, WebhookSink)
+    }
+
+
+def make_messages(config: Config, now: Callable[[], float] = time.time) -> Callable[[Decision], list[Message]]:
+    """What a decision puts into the outbox."""
+    sinks = [sink for sink in config.sinks if isinstance(sink, WebhookSink)] if config.alarms.notify else []
+    source = f"/driftwatch/{config.model.name}"
+
+    def messages(decision: Decision) -> list[Message]:
+        return [
+            Message(
+                id=hook.id,
+                target=sink.url,
+                body=cloud_event(
+                    id=hook.id,
+                    type=hook.type,
+                    source=source,
+                    time=decision.window.end,
+                    subject=f"{config.model.name}/{hook.data['version']}",
+                    data=hook.data,
+                ),
+                created_s=now(),
+            )
+            for sink in sinks
+            for hook in webhooks(decision, sink.on)
+        ]
+
+    return messages
+
+
+@dataclass
+class Runtime:
+    """What `run` holds open beside the loop, and how it is told to stop."""
+
+    health: Health
+    stopping: bool = False
+    pipeline: Pipeline | None = None
+    waits_for: str | None = None
+
+    def stop(self, signum: int, frame: FrameType | None) -> None:
+        """The handler of SIGTERM and SIGINT."""
+        self.stopping = True
+        if self.pipeline is not None:
+            self.pipeline.stop()
+
+    def safely(self, action: Callable[[], None]) -> bool:
+        """Does it again every second while the state's volume cannot be written; False: told to stop meanwhile."""
+        while True:
+            try:
+                action()
+            except StoreUnavailable as error:
+                self.health.ready(str(error))
+                log.error("%s", error)
+                if self.stopping:
+                    return False
+                time.sleep(RETRY_S)
+                self.health.turned()
+            else:
+                if self.waits_for != "":
+                    self.health.ready(self.waits_for)
+                return True
+
+
+def start_runtime(config: Config) -> Runtime:
+    """A runtime that SIGTERM and SIGINT stop."""
+    runtime = Runtime(Health())
+    signal.signal(signal.SIGTERM, runtime.stop)
+    signal.signal(signal.SIGINT, runtime.stop)
+    return runtime
+
+
+def run(config: Config, config_path: Path) -> None:
+    """The sidecar: reads the source until it ends or until SIGTERM. Raises DriftwatchError."""
+    disable_created_metrics()
+    sys.setswitchinterval(SWITCH_S)
+    runtime = start_runtime(config)
+    with ExitStack() as stack:
+        held = lock.acquire(config.state.path, now_s=time.time())
+        stack.callback(held.close)
+        targets, policy = make_targets(config), make_policy(config)
+        registry = CollectorRegistry()
+        metrics = Metrics(registry, model=config.model.name, version=config.model.version)
+        for sink in config.sinks:
+            if isinstance(sink, PrometheusSink):
+                server = Server(sink.host, sink.port, registry, runtime.health)
+                stack.callback(server.close)
+                log.info("metrics on http://%s:%d/metrics", sink.host, server.port)
+        store = Store.open(config.state.path, model=config.model.name, keep_s=config.state.keep)
+        stack.callback(store.close)
+        remembered = store.load()
+        found = references.profiles_for(config, config_path, store, runtime.health.turned)
+        schema = references.schema_with_hints(config, found)
+        assigned = references.assignments(store, found, remembered)
+        source = make_source(config, schema)
+        sinks: list[DecisionSink] = [Gauges(metrics)]
+        if any(sink.kind == "log" for sink in config.sinks):
+            sinks.append(LogSink(sys.stdout.buffer))
+        dead = DeadLetters(config.state.path.parent / "dead")
+        stack.callback(dead.close)
+        delivery = Delivery(store.outbox(), targets, on_outcome=metrics.delivery, random=Random())
+        parts = Parts(
+            model=config.model.name,
+            source=source,
+            decoder=JsonDecoder(schema),
+            windower=make_windower(config, Counters(schema, assigned)),
+            monitor=make_monitor(config, references.known(store, assigned, remembered)),
+            policy=policy,
+            store=store,
+            sinks=sinks,
+            dead_letters=dead,
+            metrics=metrics,
+            messages=make_messages(config),
+            safely=runtime.safely,
+            committed=delivery.wake,
+            turned=lambda n_records: runtime.health.turned(),
+            dedupe=config.events.dedupe,
+        )
+        runtime.pipeline = Pipeline(parts, remembered)
+        runtime.health.ready(runtime.waits_for)
+        delivery.start()
+        stack.callback(delivery.close)
+        without_collections(runtime.pipeline.run)
+        left = delivery.drain(time.time() + (GRACE_S if runtime.stopping else END_GRACE_S))
+        if left:
+            log.warning("%d webhooks wait in the outbox; the next start sends them", len(left))
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay came to."""
+
+    records: Mapping[str, int]
+    decided: int
+    opened: int
+
+    def in_words(self) -> str:
+        """One line."""
+        counts = ", ".join(f"{n:,} {outcome}" for outcome, n in self.records.items() if n) or "no record"
+        return f"{counts}; {self.decided:,} windows judged, {self.opened} alarms opened"
+
+
+@dataclass
+class Tally:
+    """Counts the decisions that pass to a sink."""
+
+    sink: DecisionSink
+    opened: int = 0
+
+    def write(self, decision: Decision, line: bytes) -> None:
+        """Passes it on."""
+        self.opened += sum(alarm.transition == "opened" for alarm in decision.alarms)
+        self.sink.write(decision, line)
+
+
+def replay(
+    config: Config, config_path: Path, path: Path, sink: DecisionSink, progress: Callable[[int], object]
+) -> Replayed:
+    """The same pipeline over a recorded stream, its store in memory; none of the configured sinks is started.
+
+    `progress` is told how many more records were read. Raises DriftwatchError.
+    """
+    store = Store.open(None, model=config.model.name)
+    found = references.profiles_for(config, config_path, None, lambda: None)
+    schema = references.schema_with_hints(config, found)
+    metrics = Metrics(CollectorRegistry(), model=config.model.name, version=config.model.version)
+    assigned = {version: [(references.ALWAYS, loaded.profile)] for version, loaded in found.items()}
+    tally = Tally(sink)
+    parts = Parts(
+        model=config.model.name,
+        source=make_source(config, schema, path),
+        decoder=JsonDecoder(schema),
+        windower=make_windower(config, Counters(schema, assigned)),
+        monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),
+        policy=make_policy(config),
+        store=store,
+        sinks=[tally],
+        dead_letters=None,
+        metrics=metrics,
+        messages=lambda decision: [],
+        safely=once,
+        committed=lambda: None,
+        turned=progress,
+        dedupe=config.events.dedupe,
+    )
+    pipeline = Pipeline(parts, store.load())
+    without_collections(pipeline.run)
+    return Replayed(pipeline.outcomes, pipeline.decided, tally.opened)
+
+
+def once(action: Callable[[], None]) -> bool:
+    """Does it; what fails is an error."""
+    action()
+    return True
+
+
+def without_collections(action: Callable[[], None]) -> None:
+    """Runs with the collector of cycles off: decoded events hold none, and it would look through all of them."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        action()
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -1,0 +1,39 @@
+"""Judges a window against its profile: scores, and the threshold that the alarm budget comes to."""
+
+from collections.abc import Mapping
+
+from detectors.profile import Profile
+from detectors.scoring import score
+from driftwatch.records import Judgement, Window
+
+CAUTION = 10  # times the budget's rate is what a cautious look is worth
+
+
+class Monitor:
+    """Judges windows on the profiles that their tables are counted on.
+
+    `profiles`: by content hash, each with the rate of alarms a window that its budget allows.
+    """
+
+    def __init__(self, profiles: Mapping[str, tuple[Profile, float]], *, min_records: int) -> None:
+        self._profiles, self._min_records = profiles, min_records
+
+    def judge(self, window: Window) -> Judgement:
+        """The judgement; undetermined without a profile or with too few records."""
+        found = self._profiles.get(window.profile)
+        reason = "no_profile" if found is None else None
+        if found is None or window.n_records < self._min_records:
+            return Judgement((), (), None, None, None, reason or "too_few_records")
+        profile, rate = found
+        scored = score(profile, window.table)
+        if scored.n == 0:
+            return Judgement((), (), None, None, None, "nothing_observed")
+        curves = profile.calibration
+        return Judgement(
+            scores=scored.scores,
+            terms=scored.terms,
+            p_value=curves.p_value(max(scored.terms), scored.n),
+            threshold=curves.threshold(rate, scored.n),
+            caution_threshold=curves.threshold(CAUTION * rate, scored.n),
+            quality=scored.quality,
+        )

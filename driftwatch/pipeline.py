@@ -1,0 +1,215 @@
+"""The loop: source → decode → windower → monitor → policy → store → sinks.
+
+What a row changed and the position after it move in one transaction; scores, alarms, logs and webhooks show only what
+is committed. Decisions depend on profiles, panes and alarms, never on the machine's clock, so what a crash makes us
+read again gives the same ids.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from driftwatch import checkpoint
+from driftwatch.decision import Decision, encode, rfc3339
+from driftwatch.dedupe import Seen, take
+from driftwatch.metrics import Metrics, Outcome
+from driftwatch.monitor import Monitor
+from driftwatch.outbox import Message
+from driftwatch.policy import Policy
+from driftwatch.protocols import Assigned, AtEnd, CommitMark, Decoder, Event, Revoked, Source
+from driftwatch.records import Decoded, Frames, Poison, Records, Shard, Window
+from driftwatch.store import Remembered, Store, StoredDecision, Transaction
+from driftwatch.window import Windower
+
+CHECKPOINT_S, CHECKPOINT_ROWS = 2.0, 100_000
+
+
+class DecisionSink(Protocol):
+    """Takes committed decisions, in their order."""
+
+    def write(self, decision: Decision, line: bytes) -> None:
+        """`line`: the decision as JSON. Raises SinkError."""
+        ...
+
+
+class DeadLetterBox(Protocol):
+    """Keeps poison with its bytes."""
+
+    def add(self, poison: Sequence[Poison], at: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the loop is made of; `app` composes it.
+
+    `messages`: the webhooks of a decision. `safely`: runs what may fail for a reason that passes (a full disk) again
+    until it does not; False = we were told to stop before it went through. `committed`: told after each transaction;
+    `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
+    """
+
+    model: str
+    source: Source
+    decoder: Decoder
+    windower: Windower
+    monitor: Monitor
+    policy: Policy
+    store: Store
+    sinks: Sequence[DecisionSink]
+    dead_letters: DeadLetterBox | None
+    metrics: Metrics
+    messages: Callable[[Decision], list[Message]]
+    safely: Callable[[Callable[[], None]], bool]
+    committed: Callable[[], None]
+    turned: Callable[[int], object]
+    dedupe: int
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+
+
+class Pipeline:
+    """One run of the loop over a source, from what the store remembers."""
+
+    def __init__(self, parts: Parts, remembered: Remembered) -> None:
+        self._p = parts
+        self._remembered = remembered
+        self._policy_state = checkpoint.restored_policy(remembered)
+        self._shards = checkpoint.restored_shards(remembered)
+        panes = checkpoint.restored_panes(remembered, parts.model)
+        parts.windower.restore(self._shards, panes, checkpoint.restored_parts(remembered, parts.model))
+        self._seen: dict[Shard, Seen] = {}
+        self._rows, self._saved_s = 0, parts.clock()
+        self._stopped = False
+        self.decided = 0
+        self.outcomes: Counter[Outcome] = Counter()
+
+    def run(self) -> None:
+        """Reads the source to its end, or until `stop`; at a final end the last windows are judged too."""
+        for event in self._p.source.events():
+            self._take(event)
+            self._p.turned(len(event.messages) if isinstance(event, Frames) else 0)
+            windows = self._p.windower.closed()
+            due = self._rows >= CHECKPOINT_ROWS or self._p.clock() - self._saved_s >= CHECKPOINT_S
+            if (windows or due) and not self._save(windows):
+                break
+            self._p.source.pause(self._p.windower.paused)
+        if not self._stopped:
+            self._save(self._p.windower.finish())
+        else:
+            self._save([])
+
+    def stop(self) -> None:
+        """Ends the loop at its next turn; safe in a signal handler."""
+        self._stopped = True
+        self._p.source.close()
+
+    # What comes in --------------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        windower, now_s = self._p.windower, self._p.clock()
+        match event:
+            case Frames():
+                self._take_frames(event, now_s)
+            case Assigned(shard, start):
+                known = self._shards.get(shard)
+                position = start if known is None or known.position is None else known.position
+                self._seen[shard] = checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
+                windower.assign(shard, position, now_s=now_s)
+                self._p.source.begin(shard, position)
+            case AtEnd(shard, final):
+                windower.at_end(shard, final=final, now_s=now_s)
+            case Revoked(shard):
+                windower.revoke(shard)
+            case _:
+                windower.tick(now_s)
+
+    def _take_frames(self, frames: Frames, now_s: float) -> None:
+        decoded = self._p.decoder.decode(frames)
+        records = self._fresh(frames.shard, decoded)
+        added = self._p.windower.add(records, end=decoded.end, now_s=now_s)
+        poison = [*decoded.poison, *(ahead(frames, records, int(i)) for i in added.ahead)]
+        if poison and self._p.dead_letters is not None:
+            box, at = self._p.dead_letters, rfc3339(int(self._p.now()))
+            self._p.safely(lambda: box.add(poison, at))
+        self._rows += len(frames.messages)
+        self._count("used", added.used)
+        self._count("duplicate", len(decoded.records) - len(records))
+        for outcome, n in (("late", added.late), ("ahead", len(added.ahead)), ("already_judged", added.already_judged)):
+            self._count(outcome, n)
+        self._count("poison", len(decoded.poison))
+        for p in decoded.poison:
+            self._p.metrics.discarded("decode", p.reason)
+        for reason, n in decoded.discarded.items():
+            self._p.metrics.discarded("decode", reason, n)
+        self._count("tombstone", decoded.discarded.get("tombstone", 0))
+
+    def _count(self, outcome: Outcome, n: int) -> None:
+        if n:
+            self.outcomes[outcome] += n
+            self._p.metrics.records(outcome, n)
+
+    def _fresh(self, shard: Shard, decoded: Decoded) -> Records:
+        """The rows whose ids are new."""
+        kept = self._seen[shard].fresh(decoded.records.ids)
+        return decoded.records if kept is None else take(decoded.records, kept)
+
+    # What goes out --------------------------------------------------------------------------------------------------
+
+    def _save(self, windows: Sequence[Window]) -> bool:
+        """Judges windows, commits everything, then shows it. False: told to stop before it could be committed."""
+        p = self._p
+        decisions: list[Decision] = []
+        state = self._policy_state
+        for window in windows:
+            started = time.perf_counter()
+            decision, state = p.policy.judge(window, p.monitor.judge(window), state)
+            decisions.append(decision)
+            p.metrics.judged_in(time.perf_counter() - started, f"{decision.window.version}/{decision.window.end}")
+        lines = [encode(decision) for decision in decisions]
+        changes = p.windower.changes()
+        seen, seen_from = checkpoint.stored_seen(self._seen)
+        transaction = Transaction(
+            shards=checkpoint.stored_shards(changes),
+            panes=checkpoint.stored_panes(changes.panes),
+            dropped=[checkpoint.stored_key(key) for key in changes.dropped],
+            seen=seen,
+            seen_from=seen_from,
+            policy=state.to_bytes() if decisions else None,
+            decisions=[
+                StoredDecision(w.stream.version, w.end_s, w.part, line) for w, line in zip(windows, lines, strict=True)
+            ],
+            messages=[message for decision in decisions for message in p.messages(decision)],
+        )
+        if not p.safely(lambda: p.store.save(transaction)):
+            return False
+        self._policy_state, self._rows, self._saved_s = state, 0, p.clock()
+        self.decided += len(decisions)
+        held = [shard for shard, known in changes.shards.items() if known.position is not None]
+        p.source.commit({shard: CommitMark(p.windower.rewind(shard)) for shard in held})
+        p.committed()
+        self._show(decisions, lines)
+        return True
+
+    def _show(self, decisions: Sequence[Decision], lines: Sequence[bytes]) -> None:
+        windower, metrics = self._p.windower, self._p.metrics
+        for decision, line in zip(decisions, lines, strict=True):
+            for sink in self._p.sinks:
+                sink.write(decision, line)
+        metrics.shards(dict(windower.shard_states()))
+        metrics.open_panes.set(windower.open_panes)
+        if windower.empty:
+            metrics.empty_windows(windower.empty)
+            windower.empty = 0
+        if windower.watermark_s is not None:
+            metrics.watermark_lag_seconds.set(self._p.now() - windower.watermark_s)
+
+
+def ahead(frames: Frames, records: Records, row: int) -> Poison:
+    """The dead letter of a row that lies too far past its shard's clock."""
+    position = int(records.positions[row])
+    payload = frames.messages[int(np.searchsorted(frames.positions, position))]
+    detail = f"event time {rfc3339(float(records.times_s[row]))} is far past what the shard has shown"
+    return Poison(frames.shard, position, "ahead", detail, payload)

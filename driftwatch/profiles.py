@@ -1,0 +1,236 @@
+"""Profiles for a configuration: built from its reference, bound to its features, simulated for its windows."""
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from detectors.calibration import Alarm
+from detectors.profile import Profile
+from detectors.reference import MIN_ROWS, build, recalibrate
+from driftwatch.config import Config
+from driftwatch.errors import ConfigError, DriftwatchError
+from driftwatch.records import Column, Mark, Schema
+
+SUFFIX = ".profile"
+LADDER = 3.0  # from one simulated window size to the next, at most
+UNKNOWN_ROWS = 1000  # of a window, where neither the configuration nor the reference's times tell
+
+
+def alarm_policy(config: Config) -> Alarm:
+    """The policy whose openings the budget counts."""
+    window, persistence = config.window, config.alarms.persistence
+    panes = 1 if window.length is None or window.slide is None else round(window.length / window.slide)
+    return Alarm(persistence.k, persistence.n, panes)
+
+
+def window_rows(config: Config, rows_per_second: float | None) -> float | None:
+    """Rows that a window is expected to hold, None where nobody knows."""
+    if config.window.count is not None:
+        return float(config.window.count)
+    if rows_per_second is None or config.window.length is None:
+        return None
+    return rows_per_second * config.window.length
+
+
+def sizes(config: Config, rows_per_second: float | None, n_rows: int) -> list[int]:
+    """Window sizes to simulate: the expected one in the middle, down to `min_records`, up for busier hours."""
+    expected = window_rows(config, rows_per_second)
+    least = min(max(config.window.min_records, 20), n_rows)
+    if config.window.count is not None:
+        return ladder(least, min(config.window.count, n_rows))
+    middle = min(max(expected or UNKNOWN_ROWS, least), n_rows)
+    up = 10 if expected is None else 3
+    low = ladder(max(least, int(middle / up)), int(middle))
+    high = ladder(int(middle), min(int(middle * up), n_rows))
+    return sorted({*low, *high})
+
+
+def ladder(low: int, high: int) -> list[int]:
+    """From low to high in equal ratios of at most LADDER²; both ends are in it."""
+    if high <= low * 1.05:
+        return [high]
+    steps = max(1, int(np.ceil(np.log(high / low) / (2 * np.log(LADDER)))))
+    return sorted({int(round(v)) for v in np.geomspace(low, high, steps + 1)})
+
+
+def build_profile(config: Config, path: Path, progress: Callable[[float], None] = lambda _: None) -> Profile:
+    """Reads a reference file and builds its profile. Raises ConfigError where the file does not fit the configuration.
+
+    Needs the memory of a whole reference: the sidecar does it in a process of its own.
+    """
+    from driftwatch import reference, tables  # pandas and pyarrow have no place in the hot process
+
+    schema = config.event_schema()
+    with tables.open_table(path) as table:
+        names = table.names
+    columns = [c for c in schema.columns if c.group == "features" or set(tables.candidates(c)) & set(names)]
+    read = reference.read(path, columns, time_path=schema.time_path, time_unit=schema.time_unit)
+    progress(0.1)
+    if read.n_rows < MIN_ROWS:
+        raise ConfigError(
+            f"`{path.name}` must hold at least {MIN_ROWS} rows; got {read.n_rows}. A reference of some thousands of "
+            "rows, ten times a window, keeps an alarm budget."
+        )
+    rate = rows_per_second(read.times_s)
+    values = {
+        name: column if isinstance(column, np.ndarray) else [None if v is Mark.INVALID else v for v in column]
+        for name, column in read.columns.items()
+    }
+    return build(
+        values,
+        {c.name: c.kind for c in columns},
+        sizes=sizes(config, rate, read.n_rows),
+        alarm=alarm_policy(config),
+        invalid=read.invalid,
+        mmd_rows=config.detectors.mmd.rows,
+        about={
+            "model": config.model.name,
+            "version": config.model.version,
+            "rows_per_second": rate,
+            "reference": reference_key(config, path),
+        },
+        progress=lambda share: progress(0.1 + 0.9 * share),
+    )
+
+
+def rows_per_second(times_s: np.ndarray | None) -> float | None:
+    """Rows of a reference a second of its event time; None where it has no times, or one only."""
+    if times_s is None or len(times_s) < 2 or not times_s[-1] > times_s[0]:
+        return None
+    return float((len(times_s) - 1) / (times_s[-1] - times_s[0]))
+
+
+def reference_key(config: Config, path: Path) -> str:
+    """What a stored profile depends on: the reference file's content and the columns, MMD rows and windows."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ConfigError(f"`reference.path` must name a file that can be read; got {path}: {error}.") from error
+    columns = [(c.name, c.kind, c.path) for c in config.event_schema().columns]
+    window = (config.window.length, config.window.slide, config.window.count, config.window.min_records)
+    digest.update(repr((columns, config.detectors.mmd.rows, window, alarm_policy(config))).encode())
+    return digest.hexdigest()[:32]
+
+
+def load_profile(path: Path, *, codes: bool = False) -> Profile:
+    """A profile from its file; without `codes` the reference's rows stay on disk. Raises ConfigError."""
+    try:
+        return Profile.from_bytes(path.read_bytes(), codes=codes)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the profile cannot be read: {error.strerror}. Build it with `driftwatch profile`."
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def check_binding(profile: Profile, schema: Schema, where: str) -> None:
+    """Raises ConfigError where a profile's features or kinds are not the configuration's."""
+    known = {c.name: c for c in schema.columns}
+    wrong = [
+        f"{name} is {kind} there, {known[name].kind} here" if name in known else f"{name} is not configured"
+        for name, kind in profile.kinds.items()
+        if name not in known or known[name].kind != kind
+    ]
+    lacking = [c.name for c in schema.columns if c.group == "features" and c.name not in profile.kinds]
+    wrong += [f"{name} is not in the profile" for name in lacking]
+    if not wrong and list(profile.kinds) != [n for n in known if n in profile.kinds]:
+        wrong.append("their order differs")
+    if wrong:
+        raise ConfigError(
+            f"{where}: the profile must be of the features in `events`: {'; '.join(wrong)}. "
+            "Build it again with `driftwatch profile`."
+        )
+
+
+def fits(profile: Profile, config: Config) -> bool:
+    """Whether the profile's null distributions are those of the configuration's windows and policy."""
+    curves = profile.calibration
+    if curves.alarm != alarm_policy(config):
+        return False
+    rate = profile.about.get("rows_per_second")
+    wanted = sizes(config, rate if isinstance(rate, float) else None, profile.n_rows)
+    return bool(curves.sizes[0] <= 1.05 * wanted[0] and curves.sizes[-1] >= 0.95 * wanted[-1])
+
+
+def simulate_again(profile: Profile, config: Config, progress: Callable[[float], None] = lambda _: None) -> Profile:
+    """The profile with null distributions for the configuration's windows and policy; it must have its codes."""
+    rate = profile.about.get("rows_per_second")
+    wanted = sizes(config, rate if isinstance(rate, float) else None, profile.n_rows)
+    return recalibrate(profile, sizes=wanted, alarm=alarm_policy(config), progress=progress)
+
+
+def in_subprocess(config_path: Path, source: Path, turned: Callable[[], None] = lambda: None) -> bytes:
+    """A profile file made by `driftwatch profile` in a process of its own, whose memory goes with it.
+
+    `source` is a reference, or a profile whose null distributions are simulated again. `turned` is called meanwhile.
+    """
+    with tempfile.TemporaryDirectory(prefix="driftwatch-") as folder:
+        out = Path(folder) / f"made{SUFFIX}"
+        command = [sys.executable, "-m", "driftwatch", "profile", str(source), "-c", str(config_path), "-o", str(out)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+            while child.poll() is None:
+                turned()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(1.0)
+        if child.returncode == ConfigError.exit_code:
+            raise ConfigError(f"{source}: no profile could be built of it; the reason stands above.")
+        if child.returncode:
+            raise DriftwatchError(f"{source}: building its profile ended with exit code {child.returncode}.")
+        return out.read_bytes()
+
+
+def rate_per_window(config: Config, profile: Profile) -> float:
+    """Alarms a window that the budget allows this process. Raises ConfigError where it cannot be told."""
+    seconds = config.window.slide
+    if config.window.count is not None:
+        rate = profile.about.get("rows_per_second")
+        seconds = config.window.count / rate if isinstance(rate, float) else None
+    return config.alarms.budget.rate_per_window(seconds) / config.alarms.replicas
+
+
+def with_hints(schema: Schema, profile: Profile) -> Schema:
+    """The schema with the categories and embedding lengths that the profile knows, which make decoding fast."""
+    features = {f.name: f for f in profile.grid.features}
+
+    def hinted(column: Column) -> Column:
+        feature = features.get(column.name)
+        if feature is None:
+            return column
+        return replace(column, categories=feature.categories, length=feature.length)
+
+    return replace(schema, columns=tuple(hinted(c) for c in schema.columns))
+
+
+def warnings(profile: Profile, config: Config) -> list[str]:
+    """What a person should know of a profile before trusting it, each a sentence."""
+    said = []
+    n = window_rows(config, profile.about.get("rows_per_second")) or UNKNOWN_ROWS
+    worth = profile.n_rows / max(profile.need, 1.0)
+    if profile.segments:
+        season = "a season" if profile.periodic else "dependence"
+        said.append(
+            f"the reference holds {season} over {profile.need:,.0f} rows: it is worth about {worth:,.0f} independent "
+            "stretches. Thresholds are wide; a longer reference helps."
+        )
+    elif profile.need > n / 4:
+        said.append(
+            f"neighbouring rows depend on one another over about {profile.need:,.0f} rows: a window of {n:,.0f} rows is "
+            f"worth about {max(n / profile.need, 1):,.0f} independent ones. Longer windows find more."
+        )
+    if n > profile.n_rows / 2:
+        said.append(
+            f"windows of {n:,.0f} rows are large beside a reference of {profile.n_rows:,}: the rate of false alarms is "
+            "unproven there. Use a reference of at least ten windows."
+        )
+    return said
