@@ -155,7 +155,7 @@ class JsonDecoder:
         have_versions = batch.is_typed or Mark.INVALID not in values[VERSION]
         if keep.all() and are_ours and have_versions and not has_labels:
             return keep
-        is_label = columns.absent().all(axis=1) if has_labels else np.zeros(n, bool)
+        is_label = np.logical_and.reduce(columns.absent(), axis=1) if has_labels else np.zeros(n, bool)
         for row, at in enumerate(rows.tolist()):
             model, version, id_ = values[MODEL][row], values[VERSION][row], values[ID][row]
             if Mark.INVALID in {model, version}:
@@ -183,8 +183,8 @@ class JsonDecoder:
         return None if versions.count(own) == len(versions) else versions
 
 
-def _ids(values: Sequence[str | int]) -> list[str]:
-    ids = list(map(str, values))
+def _ids(values: Sequence[Any]) -> list[str]:
+    ids: list[str] = list(values) if set(map(type, values)) == {str} else list(map(str, values))
     return list(map(cells.bounded, ids)) if max(map(len, ids), default=0) > cells.LONGEST_TEXT else ids
 
 
