@@ -25,7 +25,7 @@ class Leaf:
     """A value of an event. `missing`, `invalid`, `absent`: what stands for it where its container is no object."""
 
     slot: int
-    typed: Any  # what the strict decoder takes
+    typed: Any  # what the typed decoder takes
     wide: Any  # what the wide decoder takes
     read: Callable[[object], object]  # what the wide decoder makes of any JSON value
     default: object  # where its key is absent
@@ -159,15 +159,15 @@ def _column_leaf(slot: int, column: Column) -> Leaf:
 
 
 def has_texts_only(known: Sequence[str]) -> bool:
-    """Whether the struct decoder takes nothing but the known categories, as strings."""
+    """Whether the typed decoder takes nothing but the known categories, as strings."""
     return bool(_literals(known)) and not any(_is_number(c) or c in {"true", "false"} for c in known)
 
 
 def category_type(known: Sequence[str]) -> object:
-    """What the struct decoder takes in a categorical column.
+    """What the typed decoder takes in a categorical column.
 
     A known category is decoded to one string object for all rows, without a copy, whose hash is known. Another one, or
-    one written as a value of a JSON type that the known ones do not hint at, sends its event to the lenient path.
+    one written as a value of a JSON type that the known ones do not hint at, sends its event to the wide decoder.
     """
     literals = _literals(known)
     if not literals:
