@@ -73,11 +73,10 @@ def with_torch(x: np.ndarray, y: np.ndarray, permutations: int) -> tuple[float, 
 
 def with_alibi_detect(x: np.ndarray, y: np.ndarray, permutations: int) -> tuple[float, float | None]:
     """alibi-detect's MMDDrift on its PyTorch backend."""
-    from alibi_detect.cd import MMDDrift
-
-    answer = MMDDrift(x.astype(np.float32), backend="pytorch", n_permutations=permutations).predict(
-        y.astype(np.float32)
+    detector = importlib.import_module(f"{ALIBI}.cd").MMDDrift(
+        x.astype(np.float32), backend="pytorch", n_permutations=permutations
     )
+    answer = detector.predict(y.astype(np.float32))
     return float(answer["data"]["distance"]), float(answer["data"]["p_val"])
 
 
