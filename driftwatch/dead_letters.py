@@ -99,7 +99,7 @@ class DeadLetters:
         fresh: dict[tuple[Shard, int], bytes] = {}
         for p in poison:
             place = (p.shard, p.position)
-            if place not in fresh and not any(s.holds(*place) for s in self._segments):
+            if not any(s.holds(*place) for s in self._segments):
                 fresh[place] = self._line(p, at)
         pending: dict[tuple[Shard, int], bytes] = {}
         n_bytes = self._segments[-1].n_bytes

@@ -100,15 +100,17 @@ def test_poison_of_an_earlier_position_that_comes_late_is_kept(tmp_path: Path) -
     assert places(tmp_path) == [("events/0", 5), ("events/0", 9), ("events/0", 7)]
 
 
-def test_the_oldest_segment_goes_first_and_its_entries_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_a_start", [7, 500])
+def test_the_oldest_segment_goes_first_and_its_entries_are_counted(n_a_start: int, tmp_path: Path) -> None:
     max_bytes = 16_000
-    with closing(DeadLetters(tmp_path, max_bytes)) as letters:
-        for start in range(0, 500, 7):
-            letters.add([poison(position) for position in range(start, min(start + 7, 500))], AT)
-            assert bytes_on_disk(tmp_path) <= max_bytes
-    left = [position for _, position in places(tmp_path)]
-    assert letters.dropped > 0
-    assert left == list(range(letters.dropped, 500))
+    dropped = 0
+    for start in range(0, 500, n_a_start):
+        added = map(poison, range(start, min(start + n_a_start, 500)))
+        dropped += write(tmp_path, *added, max_bytes=max_bytes)
+        assert bytes_on_disk(tmp_path) <= max_bytes
+        assert all(path.stat().st_size <= max_bytes / 16 for path in tmp_path.iterdir())
+    assert dropped > 0
+    assert [position for _, position in places(tmp_path)] == list(range(dropped, 500))
     assert bytes_on_disk(tmp_path) > max_bytes * 14 / 16
 
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from driftwatch.errors import SinkError, StateError
 from driftwatch.outbox import Message
 from driftwatch.sinks import delivery as delivery_module
-from driftwatch.sinks.delivery import Delivery, Outbox, Outcome
+from driftwatch.sinks.delivery import Delivery, Outcome
 from driftwatch.store import Store, Transaction
 from driftwatch.store_outbox import StoredOutbox
 
@@ -88,7 +88,9 @@ def refused() -> SinkError:
     return SinkError("refused", recoverable=False)
 
 
-def run_until(until_s: float, outbox: Outbox, start_s: float = 0.0, seed: int = 0, **targets: Hook) -> list[Outcome]:
+def run_until(
+    until_s: float, outbox: StoredOutbox, start_s: float = 0.0, seed: int = 0, **targets: Hook
+) -> list[Outcome]:
     """Lets a delivery thread work until its clock stands at `until_s`; what came of its attempts."""
     outcomes: list[Outcome] = []
     clock = Clock(until_s, start_s)
@@ -215,53 +217,33 @@ def test_no_message_overtakes_an_earlier_one_of_its_alarm_whatever_fails_and_res
             assert posted == sorted(posted)
 
 
-@dataclass
-class Failing:
-    """The outbox, but the calls named fail so many times first, as they do while the disk is full."""
+def fail_first(outbox: StoredOutbox, call: str, times: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Lets a call of the outbox fail so often, as it does while the disk is full; what is left of the failures."""
+    works, left = getattr(outbox, call), iter(range(times))
 
-    outbox: StoredOutbox
-    failures: dict[str, int]
-
-    def _fail(self, name: str) -> None:
-        if self.failures.get(name, 0) > 0:
-            self.failures[name] -= 1
+    def fails(*values: object, **named: object) -> object:
+        if next(left, None) is not None:
             raise StateError("disk full")
+        return works(*values, **named)
 
-    def due(self, now_s: float) -> Sequence[Message]:
-        self._fail("due")
-        return self.outbox.due(now_s)
-
-    def next_due_s(self) -> float | None:
-        self._fail("next_due_s")
-        return self.outbox.next_due_s()
-
-    def delivered(self, id: str, target: str) -> None:
-        self._fail("delivered")
-        self.outbox.delivered(id, target)
-
-    def retry(self, id: str, target: str, *, at_s: float, attempts: int, error: str) -> None:
-        self._fail("retry")
-        self.outbox.retry(id, target, at_s=at_s, attempts=attempts, error=error)
-
-    def set_aside(self, id: str, target: str, *, reason: str) -> None:
-        self._fail("set_aside")
-        self.outbox.set_aside(id, target, reason=reason)
+    monkeypatch.setattr(outbox, call, fails)
+    return left
 
 
 @pytest.mark.parametrize("call", ["due", "next_due_s", "delivered", "retry", "set_aside"])
 def test_an_outbox_that_fails_for_a_while_neither_ends_the_thread_nor_doubles_a_message(
-    call: str, store: Store, outbox: StoredOutbox
+    call: str, store: Store, outbox: StoredOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([down(), refused()])
     hook = Hook(lambda id, now_s: next(answers, None))
     put(store, "a:opened", "a:resolved")
-    failing = Failing(outbox, {call: 7})
-    assert run_until(60, failing, hook=hook) == ["retried", "set_aside", "delivered"]
-    assert failing.failures[call] == 0
+    failures = fail_first(outbox, call, 7, monkeypatch)
+    assert run_until(60, outbox, hook=hook) == ["retried", "set_aside", "delivered"]
+    assert list(failures) == []
     assert [id for id, _ in hook.posted] == ["a:opened", "a:opened", "a:resolved"]
 
 
-def started(outbox: Outbox, hook: Hook) -> Delivery:
+def started(outbox: StoredOutbox, hook: Hook) -> Delivery:
     delivery = Delivery(outbox, {"hook": hook}, on_outcome=lambda outcome: None, random=Random(0))
     delivery.start()
     return delivery
@@ -279,6 +261,19 @@ def test_a_wake_brings_what_was_committed_before_the_next_look(
             put(store, f"{n}:opened", created_s=time.time())
             delivery.wake()
             assert arrived.wait(20)
+
+
+def test_a_thread_that_was_woken_looks_once_and_rests(
+    store: Store, outbox: StoredOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "POLL_S", HOUR_S)
+    looks: list[float] = []
+    monkeypatch.setattr(StoredOutbox, "next_due_s", lambda outbox: looks.append(0.0))
+    with closing(started(outbox, Hook())) as delivery:
+        for _ in range(3):
+            delivery.wake()
+            time.sleep(0.05)
+    assert 1 <= len(looks) <= 5  # at the start, after each wake, before the close
 
 
 def test_what_another_process_put_back_is_found_without_a_wake(
@@ -299,6 +294,9 @@ def test_a_drain_delivers_what_is_due_and_leaves_nothing(store: Store, outbox: S
         put(store, "a:opened", "a:resolved", "b:opened")
         assert delivery.drain(time.time() + 20) == []
         assert hook.arrived == ["a:opened", "a:resolved", "b:opened"]
+        put(store, "c:opened")
+        assert delivery.drain(time.time() + 20) == []
+        assert hook.arrived[3:] == ["c:opened"]
 
 
 def test_a_drain_answers_what_is_not_due_before_the_deadline_and_keeps_it(store: Store, outbox: StoredOutbox) -> None:
@@ -323,11 +321,12 @@ def test_a_drain_ends_at_its_deadline_beside_an_attempt_that_hangs(store: Store,
 
 
 def test_a_close_while_the_outbox_fails_leaves_the_message_for_the_next_start(
-    store: Store, outbox: StoredOutbox
+    store: Store, outbox: StoredOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrived = threading.Event()
     put(store, "a:opened")
-    with closing(started(Failing(outbox, {"delivered": 10**9}), Hook(lambda id, now_s: arrived.set()))):
+    fail_first(outbox, "delivered", 10**9, monkeypatch)
+    with closing(started(outbox, Hook(lambda id, now_s: arrived.set()))):
         assert arrived.wait(20)
     assert [message.id for message in outbox.due(time.time())] == ["a:opened"]
 

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 import pytest
@@ -90,6 +91,18 @@ def test_one_address_inside_among_permitted_ones_refuses_the_name(answers: list[
 def test_the_next_address_is_tried_where_one_does_not_answer(listener: socket.socket) -> None:
     with reach(listener.getsockname()[1], lambda *_: ["127.0.0.9", "127.0.0.1"]) as connection:
         assert connection.getpeername()[0] == "127.0.0.1"
+
+
+def test_an_address_that_swallows_packets_leaves_time_for_the_next(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.9", port), backlog=0))
+        for _ in range(4):  # nobody accepts: once the queue is full, the kernel drops what asks to connect
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        with reach(port, lambda *_: ["127.0.0.9", "127.0.0.1"], within_s=0.6) as connection:
+            assert connection.getpeername()[0] == "127.0.0.1"
 
 
 def test_no_address_that_answers_is_the_last_ones_error(listener: socket.socket) -> None:
