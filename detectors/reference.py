@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,12 @@ SEGMENT_SHARE = 1 / 20  # dependence beyond this share of the reference is too l
 PERIODIC = -0.5  # an autocorrelation as low as this is taken for a season
 
 Progress = Callable[[float], None]
+Columns = Mapping[str, Any]
+"""float64 arrays (numeric), sequences of strings or None (categorical), float matrices (embedding), by feature."""
 
 
 def build(
-    columns: Mapping[str, np.ndarray],
+    columns: Columns,
     kinds: Mapping[str, FeatureKind],
     *,
     sizes: Sequence[int],
@@ -129,7 +132,7 @@ def null_of(profile: Profile) -> Null:
     )
 
 
-def make_grid(columns: Mapping[str, np.ndarray], kinds: Mapping[str, FeatureKind], *, need: float) -> Grid:
+def make_grid(columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float) -> Grid:
     """The cells of every feature; `need` rows make a tail cell."""
     features = []
     for name, kind in kinds.items():
@@ -168,9 +171,7 @@ def measure(measures: Basis, codes: np.ndarray) -> Dependence:
     return Dependence(need, of_feature, series, need > SEGMENT_SHARE * len(codes), periodic)
 
 
-def embeddings(
-    measures: Basis, columns: Mapping[str, np.ndarray], codes: np.ndarray, mmd_rows: int
-) -> dict[str, RandomFeatures]:
+def embeddings(measures: Basis, columns: Columns, codes: np.ndarray, mmd_rows: int) -> dict[str, RandomFeatures]:
     """Random features of the numeric features together (`*`) and of each embedding; none where the MMD is off."""
     if not mmd_rows:
         return {}
@@ -187,7 +188,7 @@ def embeddings(
 def joint_blocks(
     scores: NormalScores,
     embed: Mapping[str, RandomFeatures],
-    columns: Mapping[str, np.ndarray],
+    columns: Columns,
     codes: np.ndarray,
     kept: np.ndarray | None = None,
 ) -> np.ndarray:

@@ -25,7 +25,7 @@ from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
 from driftwatch.decode.json import JsonDecoder
 from driftwatch.errors import ConfigError, StoreUnavailable
-from driftwatch.metrics import Metrics
+from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
@@ -83,7 +83,12 @@ def make_windower(config: Config, counters: Counters) -> Windower:
 def make_policy(config: Config) -> Policy:
     """The policy that the configuration asks for."""
     alarms = config.alarms
-    return Policy(alarms.persistence.k, alarms.persistence.n, alarms.cooldown, dict(alarms.effect))
+    return Policy(
+        alarms.persistence.k,
+        alarms.persistence.n,
+        alarms.cooldown,
+        {str(name): floor for name, floor in alarms.effect.items()},
+    )
 
 
 def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
@@ -251,7 +256,7 @@ def run(config: Config, config_path: Path) -> None:
 class Replayed:
     """What a replay came to."""
 
-    records: Mapping[str, int]
+    records: Mapping[Outcome, int]
     decided: int
     opened: int
 

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 ok, 1 drift found by `replay --fail-on-drift`, 2 usage or configuration, 3 failure."""
+"""The command line. Exit codes: 0 ok, 1 drift found by `replay --fail-on-drift`, 2 usage or config, 3 failure."""
 
 import argparse
 import contextlib
@@ -27,6 +27,7 @@ It counts events in windows, judges each window under a declared budget of false
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads spin, and the matrices are small
     logging.basicConfig(level=logging.INFO, format="driftwatch: %(message)s", stream=sys.stderr)
     options = parser().parse_args(arguments)
     try:
@@ -233,7 +234,8 @@ def dlq_list(options: argparse.Namespace) -> int:
 
     settings = config.load(options.config)
     n = 0
-    for n, letter in enumerate(dead_letters.entries(settings.state.path.parent / "dead"), 1):
+    for letter in dead_letters.entries(settings.state.path.parent / "dead"):
+        n += 1
         entry = {"shard": letter.shard, "position": letter.position, "time": letter.time, "reason": letter.reason}
         entry |= {"detail": letter.detail, "bytes": len(letter.payload)}
         as_json = json.dumps({"message": entry})
@@ -259,9 +261,11 @@ def webhooks_aside(path: Path, model: str) -> Iterator[SetAside]:
     from driftwatch.store import Store
 
     if path.exists():
-        with contextlib.closing(Store.open(path, model=model, read_only=True)) as store:
-            with contextlib.closing(store.outbox()) as outbox:
-                yield from outbox.list_set_aside()
+        with (
+            contextlib.closing(Store.open(path, model=model, read_only=True)) as store,
+            contextlib.closing(store.outbox()) as outbox,
+        ):
+            yield from outbox.list_set_aside()
 
 
 def dlq_replay(options: argparse.Namespace) -> int:
@@ -280,12 +284,15 @@ def dlq_replay(options: argparse.Namespace) -> int:
     found = [a for a in webhooks_aside(settings.state.path, settings.model.name) if a.message.id == options.webhook]
     if not found:
         raise ConfigError(
-            f"`--webhook` must be the id of a webhook that was set aside; got {options.webhook!r}. See `driftwatch dlq list`."
+            f"`--webhook` must be the id of a webhook that was set aside; got {options.webhook!r}. "
+            "See `driftwatch dlq list`."
         )
-    with contextlib.closing(Store.open(settings.state.path, model=settings.model.name, read_only=True)) as store:
-        with contextlib.closing(store.outbox()) as outbox:
-            for aside in found:
-                outbox.put_back(aside.message.id, aside.message.target, now_s=time.time())
+    with (
+        contextlib.closing(Store.open(settings.state.path, model=settings.model.name, read_only=True)) as store,
+        contextlib.closing(store.outbox()) as outbox,
+    ):
+        for aside in found:
+            outbox.put_back(aside.message.id, aside.message.target, now_s=time.time())
     print(f"driftwatch: put back {options.webhook}; the running sidecar sends it, or the next start", file=sys.stderr)
     return 0
 

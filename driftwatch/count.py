@@ -1,12 +1,14 @@
 """Counts records on a profile's grid: the step from rows to a table that adds."""
 
 from collections import Counter
+from functools import partial
 from zlib import crc32
 
 import numpy as np
 
 from detectors.family import JOINT
 from detectors.grid import INVALID, MISSING, SPECIAL, UNSEEN
+from detectors.joint import RandomFeatures
 from detectors.lookup import CellLookup
 from detectors.profile import Profile
 from detectors.summary import Sample, Table
@@ -42,7 +44,7 @@ class ProfileCounter:
     def _cells(self, j: int) -> tuple[dict[Category, int], int]:
         """The flat cell of everything that a column of categories may hold, and that of any other string."""
         grid = self._profile.grid
-        cells: dict[Category, int] = dict(grid.category_cells(j))
+        cells: dict[Category, int] = {**grid.category_cells(j)}
         cells[Mark.INVALID] = SPECIAL * j + INVALID
         cells[Mark.ABSENT] = grid.n_cells
         feature = grid.features[j]
@@ -71,16 +73,14 @@ class ProfileCounter:
         for name, features in profile.random_features.items():
             sample = Sample.empty(profile.mmd_rows, features.phases.size)
             if name == JOINT:
-                sample.add(keys[here], lambda kept, f=features: f(z[here[kept]]))
+                sample.add(keys[here], partial(embed, features, z[here]))
             samples.append(sample)
         for i, j in self._embeddings:
             present = self._count_embedding(table.counts, j, records.embedding_states[i])
             name = grid.names[j]
             if name in self._sampled:
-                rows_of, features = records.embeddings[i], profile.random_features[name]
-                samples[self._sampled[name]].add(
-                    keys[present], lambda kept, p=present, r=rows_of, f=features: f(r[p[kept]])
-                )
+                rows_of = records.embeddings[i][present]
+                samples[self._sampled[name]].add(keys[present], partial(embed, profile.random_features[name], rows_of))
         table.samples = tuple(samples)
         return table
 
@@ -114,6 +114,11 @@ class ProfileCounter:
         counts[special + MISSING] += len(states) - len(present) - absent - int((states == EMBEDDING_INVALID).sum())
         counts[self._profile.grid.slice(j).start] += len(present)
         return present
+
+
+def embed(features: RandomFeatures, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The random features of the rows that a sample keeps."""
+    return features(rows[kept])
 
 
 class RowCounter:

@@ -137,8 +137,9 @@ class Pipeline:
         self._rows += len(frames.messages)
         self._count("used", added.used)
         self._count("duplicate", len(decoded.records) - len(records))
-        for outcome, n in (("late", added.late), ("ahead", len(added.ahead)), ("already_judged", added.already_judged)):
-            self._count(outcome, n)
+        self._count("late", added.late)
+        self._count("ahead", len(added.ahead))
+        self._count("already_judged", added.already_judged)
         self._count("poison", len(decoded.poison))
         for p in decoded.poison:
             self._p.metrics.discarded("decode", p.reason)
@@ -198,7 +199,7 @@ class Pipeline:
         for decision, line in zip(decisions, lines, strict=True):
             for sink in self._p.sinks:
                 sink.write(decision, line)
-        metrics.shards(dict(windower.shard_states()))
+        metrics.shards({str(state): n for state, n in windower.shard_states().items()})
         metrics.open_panes.set(windower.open_panes)
         if windower.empty:
             metrics.empty_windows(windower.empty)

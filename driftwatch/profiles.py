@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import subprocess
 import sys
 import tempfile
@@ -56,8 +57,8 @@ def ladder(low: int, high: int) -> list[int]:
     """From low to high in equal ratios of at most LADDER²; both ends are in it."""
     if high <= low * 1.05:
         return [high]
-    steps = max(1, int(np.ceil(np.log(high / low) / (2 * np.log(LADDER)))))
-    return sorted({int(round(v)) for v in np.geomspace(low, high, steps + 1)})
+    steps = max(1, math.ceil(math.log(high / low) / (2 * math.log(LADDER))))
+    return sorted({round(float(v)) for v in np.geomspace(low, high, steps + 1)})
 
 
 def build_profile(config: Config, path: Path, progress: Callable[[float], None] = lambda _: None) -> Profile:
@@ -105,6 +106,12 @@ def rows_per_second(times_s: np.ndarray | None) -> float | None:
     if times_s is None or len(times_s) < 2 or not times_s[-1] > times_s[0]:
         return None
     return float((len(times_s) - 1) / (times_s[-1] - times_s[0]))
+
+
+def known_rate(profile: Profile) -> float | None:
+    """Rows a second of the profile's reference, where it had times."""
+    rate = profile.about.get("rows_per_second")
+    return rate if isinstance(rate, float) else None
 
 
 def reference_key(config: Config, path: Path) -> str:
@@ -158,15 +165,13 @@ def fits(profile: Profile, config: Config) -> bool:
     curves = profile.calibration
     if curves.alarm != alarm_policy(config):
         return False
-    rate = profile.about.get("rows_per_second")
-    wanted = sizes(config, rate if isinstance(rate, float) else None, profile.n_rows)
+    wanted = sizes(config, known_rate(profile), profile.n_rows)
     return bool(curves.sizes[0] <= 1.05 * wanted[0] and curves.sizes[-1] >= 0.95 * wanted[-1])
 
 
 def simulate_again(profile: Profile, config: Config, progress: Callable[[float], None] = lambda _: None) -> Profile:
     """The profile with null distributions for the configuration's windows and policy; it must have its codes."""
-    rate = profile.about.get("rows_per_second")
-    wanted = sizes(config, rate if isinstance(rate, float) else None, profile.n_rows)
+    wanted = sizes(config, known_rate(profile), profile.n_rows)
     return recalibrate(profile, sizes=wanted, alarm=alarm_policy(config), progress=progress)
 
 
@@ -194,8 +199,8 @@ def rate_per_window(config: Config, profile: Profile) -> float:
     """Alarms a window that the budget allows this process. Raises ConfigError where it cannot be told."""
     seconds = config.window.slide
     if config.window.count is not None:
-        rate = profile.about.get("rows_per_second")
-        seconds = config.window.count / rate if isinstance(rate, float) else None
+        rate = known_rate(profile)
+        seconds = None if rate is None else config.window.count / rate
     return config.alarms.budget.rate_per_window(seconds) / config.alarms.replicas
 
 
@@ -215,7 +220,7 @@ def with_hints(schema: Schema, profile: Profile) -> Schema:
 def warnings(profile: Profile, config: Config) -> list[str]:
     """What a person should know of a profile before trusting it, each a sentence."""
     said = []
-    n = window_rows(config, profile.about.get("rows_per_second")) or UNKNOWN_ROWS
+    n = window_rows(config, known_rate(profile)) or UNKNOWN_ROWS
     worth = profile.n_rows / max(profile.need, 1.0)
     if profile.segments:
         season = "a season" if profile.periodic else "dependence"
@@ -225,8 +230,8 @@ def warnings(profile: Profile, config: Config) -> list[str]:
         )
     elif profile.need > n / 4:
         said.append(
-            f"neighbouring rows depend on one another over about {profile.need:,.0f} rows: a window of {n:,.0f} rows is "
-            f"worth about {max(n / profile.need, 1):,.0f} independent ones. Longer windows find more."
+            f"neighbouring rows depend on one another over about {profile.need:,.0f} rows: a window of {n:,.0f} "
+            f"rows is worth about {max(n / profile.need, 1):,.0f} independent ones. Longer windows find more."
         )
     if n > profile.n_rows / 2:
         said.append(
