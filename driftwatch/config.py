@@ -310,7 +310,9 @@ def load(path: str | Path) -> Config:
 
 
 def _report(path: str | Path, problems: list[config_yaml.Problem]) -> str:
-    return "\n".join(f"{path}: {dotted(place)}{': ' if place else ''}{text}" for place, text in problems)
+    lines = (f"{path}: {dotted(place)}{': ' if place else ''}{text}" for place, text in problems)
+    # A name in the file may hold a line break; one problem stays one line.
+    return "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
 
 
 def json_schema() -> dict[str, Any]:

@@ -11,6 +11,7 @@ JsonSchema = Mapping[str, Any]
 
 _CONSTRAINTS = {
     "string_type": "must be text",
+    "string_unicode": "must be text of whole characters, without \\ud800 and its like",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",

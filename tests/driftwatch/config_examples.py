@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -59,6 +60,15 @@ def problems(file: Path, text: str) -> list[str]:
     lines = str(raised.value).splitlines()
     assert all(line.startswith(f"{file}:") for line in lines)
     return [line.removeprefix(f"{file}:").removeprefix(" ") for line in lines]
+
+
+def typed(text: str) -> dict[str, Any]:
+    """The text as JSON values; `on` stays a key."""
+    data = yaml.safe_load(text)
+    for sink in data.get("sinks", ()):
+        if True in sink:
+            sink["on"] = sink.pop(True)
+    return data
 
 
 def changed(place: str, value: object) -> str:

@@ -95,8 +95,8 @@ def test_a_number_may_be_written_as_json_writes_it(file: Path) -> None:
 
 
 def test_an_anchored_value_may_stand_in_several_places(file: Path) -> None:
-    text = SMALL.replace("age: numeric", "age: &n {kind: numeric, path: x}, income: *n")
-    assert load(written(file, text)).events.features["income"].path == ("x",)
+    text = SMALL.replace("age: numeric", "age: &n {kind: categorical}, income: *n")
+    assert load(written(file, text)).events.features["income"].kind == "categorical"
 
 
 def test_a_value_that_contains_itself_is_an_error_and_no_endless_loop(file: Path) -> None:

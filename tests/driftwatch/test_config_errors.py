@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from config_examples import SMALL, WRONG, WRONG_WEBHOOKS, changed, problems
+from config_examples import FULL, SMALL, WRONG, WRONG_WEBHOOKS, changed, problems, typed, written
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from driftwatch.config import load
 from driftwatch.errors import ConfigError
@@ -110,3 +113,59 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"latin\.yaml: must be UTF-8 text; byte 3 is not\."):
         load(tmp_path / "latin.yaml")
     assert ConfigError.exit_code == 2
+
+
+KEYS = st.sampled_from(["kind", "path", "port", "length", "on", "secret", "name"])
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(["kafka", "5m", "-"]),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=4) | KEYS, below, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0), VALUES)
+def test_any_value_anywhere_loads_or_is_refused_in_our_words(file: Path, where: int, value: object) -> None:
+    data = typed(FULL)
+    replace(data, where, value)
+    assert_loads_or_is_refused(written(file, json.dumps(data)))
+
+
+def replace(data: dict[str, Any], where: int, value: object) -> None:
+    """Puts the value in the place of one of the data's."""
+    places: list[tuple[Any, str | int]] = []
+
+    def collect(section: Any) -> None:
+        for key in section if isinstance(section, dict) else range(len(section)):
+            places.append((section, key))
+            if isinstance(section[key], dict | list):
+                collect(section[key])
+
+    collect(data)
+    section, key = places[where % len(places)]
+    section[key] = value
+
+
+def assert_loads_or_is_refused(file: Path) -> None:
+    try:
+        load(file)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+    else:
+        return
+    assert all(line.startswith(f"{file}:") for line in lines), lines
+    assert all(" must " in line for line in lines), lines
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, len(FULL)), st.sampled_from("{}[]:,&*!'\"#|>%@\t\n -${}?~\0é")), max_size=4))
+def test_any_typing_error_is_a_config_error_that_names_the_file(file: Path, slips: list[tuple[int, str]]) -> None:
+    text = FULL
+    for position, character in slips:
+        text = text[:position] + character + text[position + 1 :]
+    assert_loads_or_is_refused(written(file, text))

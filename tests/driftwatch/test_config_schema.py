@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from config_examples import FULL, SMALL, WRONG, changed
+from config_examples import FULL, SMALL, WRONG, changed, typed
 
 from driftwatch.config import json_schema
 
@@ -69,15 +68,6 @@ def violations(value: object, schema: dict[str, Any], root: dict[str, Any], plac
 def test_the_schema_accepts_what_loads(text: str) -> None:
     schema = json_schema()
     assert list(violations(typed(text), schema, schema)) == []
-
-
-def typed(text: str) -> dict[str, Any]:
-    """The text as JSON values; `on` stays a key."""
-    data = yaml.safe_load(text)
-    for sink in data.get("sinks", ()):
-        if True in sink:
-            sink["on"] = sink.pop(True)
-    return data
 
 
 # What the schema cannot say: it knows no sums of values, no types of text, and is stricter about text for numbers.
