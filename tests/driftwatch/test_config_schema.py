@@ -14,6 +14,9 @@ from config_examples import FULL, SMALL, WRONG, changed, typed
 from driftwatch.config import json_schema
 
 
+SCHEMA = json_schema()
+
+
 def violations(value: object, schema: dict[str, Any], root: dict[str, Any], place: str = "$") -> Iterator[str]:
     """What a JSON value breaks of a schema, for the keywords that ours uses; any other keyword is a failure."""
     known = {"$ref", "$defs", "$schema", "title", "description", "default", "discriminator", "format"}
@@ -66,8 +69,7 @@ def violations(value: object, schema: dict[str, Any], root: dict[str, Any], plac
 
 @pytest.mark.parametrize("text", [SMALL, FULL])
 def test_the_schema_accepts_what_loads(text: str) -> None:
-    schema = json_schema()
-    assert list(violations(typed(text), schema, schema)) == []
+    assert list(violations(typed(text), SCHEMA, SCHEMA)) == []
 
 
 # What the schema cannot say: it knows no sums of values, no types of text, and is stricter about text for numbers.
@@ -82,18 +84,16 @@ _BEYOND_THE_SCHEMA = re.compile(
     ("place", "value", "expected"), [w for w in WRONG if not _BEYOND_THE_SCHEMA.search(w[2])], ids=lambda v: str(v)[:40]
 )
 def test_the_schema_refuses_what_does_not_load(place: str, value: object, expected: str) -> None:
-    schema = json_schema()
-    assert list(violations(json.loads(changed(place, value)), schema, schema)), expected
+    assert list(violations(json.loads(changed(place, value)), SCHEMA, SCHEMA)), expected
 
 
 def test_every_key_and_section_is_described_and_its_default_is_valid() -> None:
-    schema = json_schema()
-    for model in (schema, *schema["$defs"].values()):
+    for model in (SCHEMA, *SCHEMA["$defs"].values()):
         for name, key in model.get("properties", {}).items():
-            about = schema["$defs"][key["$ref"].rsplit("/", 1)[1]] if "$ref" in key else key
+            about = SCHEMA["$defs"][key["$ref"].rsplit("/", 1)[1]] if "$ref" in key else key
             assert about["description"].endswith("."), (model["title"], name)
             if "default" in key:
-                assert list(violations(key["default"], key, schema)) == [], name
+                assert list(violations(key["default"], key, SCHEMA)) == [], name
 
 
 def test_the_documentation_page_is_fresh() -> None:
