@@ -13,7 +13,6 @@ from config_examples import FULL, SMALL, WRONG, changed, typed
 
 from driftwatch.config import json_schema
 
-
 SCHEMA = json_schema()
 
 
