@@ -137,10 +137,10 @@ class Resampler:
 
     def _count(self, rows: np.ndarray) -> np.ndarray:
         """Counts of the cells of chosen rows (draws, rows), float32 (draws, cells)."""
-        n_draws = len(rows)
-        codes = self._codes[rows.ravel()].reshape(n_draws, -1) + np.arange(n_draws)[:, None] * self._n_cells
-        counts = np.bincount(codes.ravel(), minlength=n_draws * self._n_cells)
-        return counts.reshape(n_draws, self._n_cells).astype(np.float32)
+        counts = np.empty((len(rows), self._n_cells), np.float32)
+        for i, chosen in enumerate(rows):  # one by one: a window's codes stay in the processor's cache
+            counts[i] = np.bincount(self._codes.take(chosen, axis=0).ravel(), minlength=self._n_cells)
+        return counts
 
 
 def base_rows(n_rows: int) -> int:
