@@ -123,7 +123,6 @@ class TimeWindower:
             if (
                 first >= max(self._frontier_at(latest_s), held.frontier, held.open_window)
                 and latest_s <= held.clock.settled_s + self._settings.ahead_s
-                and held.position >= held.read_to
             ):
                 # No order of these rows makes one of them late, ahead or judged already.
                 self._set_clock(held, held.clock.after(records.times_s))
