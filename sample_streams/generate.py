@@ -47,7 +47,7 @@ RECIPES = (
         Truth(Schedule("recurring", 1000, 5000, on_rows=500, off_rows=1500), "mean", ("age",)),
     ),
     Recipe("variance", 3500, 6, Truth(STEP, "variance", ("age",))),
-    Recipe("tail", 3500, 7, Truth(STEP, "tail", ("income",))),
+    Recipe("tail", 3500, 11, Truth(STEP, "tail", ("income",))),
     Recipe("new_category", 3500, 8, Truth(STEP, "category", ("region",))),
     Recipe("missing", 3500, 9, Truth(STEP, "missing", ("income",))),
     Recipe("correlation", 3500, 10, Truth(STEP, "correlation", ("age", "income"))),
@@ -79,7 +79,7 @@ def stream(n: int, seed: int, start_s: float, truth: Truth | None) -> Stream:
     elif change == "variance":
         columns["age"] = simulate.scale_spread(columns["age"], drifted, centre=42, factor=1.6)
     elif change == "tail":
-        columns["income"] = simulate.stretch_tail(columns["income"], drifted, above=65, factor=4)
+        columns["income"] = simulate.stretch_tail(columns["income"], drifted, above=65, factor=8)
     elif change == "category":
         columns["region"] = simulate.add_category(columns["region"], drifted, rng, name="offshore", share=0.08)
     elif change == "missing":
