@@ -210,8 +210,6 @@ class ParquetTable:
 
     def _values(self, column: Any) -> list[object]:
         types = self._arrow.types
-        if types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
         if types.is_decimal(column.type):
             column = column.cast(self._arrow.float64())
         if types.is_date(column.type):

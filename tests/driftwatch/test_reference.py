@@ -191,6 +191,17 @@ def test_a_feature_of_an_event_comes_before_the_events_own_field_of_that_name(tm
     assert read(path, (model,)).columns["model"] == ["T", "T"]
 
 
+def test_a_key_of_a_flat_object_may_be_the_dotted_path(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", *[{"features.age": 4, "features.region": "T"}] * 2)
+    reference = read(path, (AGE, REGION))
+    assert (reference.columns["age"].tolist(), reference.columns["region"]) == ([4, 4], ["T", "T"])
+
+
+def test_many_rows_of_one_time_keep_their_order(tmp_path):
+    path = flat(tmp_path, "a.jsonl", time=[i % 2 for i in range(200)], age=list(range(200)))
+    assert read(path, (AGE,)).columns["age"].tolist() == [*range(0, 200, 2), *range(1, 200, 2)]
+
+
 def test_label_events_are_no_rows(tmp_path):
     event = {"id": 1, "time": 1, "features": {"age": 4}, "label": 1}
     path = jsonl(tmp_path / "a.jsonl", event, {"id": 1, "time": 2, "label": 1}, "\n", event)

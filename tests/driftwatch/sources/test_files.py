@@ -262,6 +262,18 @@ def test_a_renamed_file_is_read_to_its_end_before_its_successor(log):
     assert {e.shard for e in script.events if isinstance(e, AtEnd) and e.final} == {shards[0]}
 
 
+def test_what_was_written_to_a_renamed_file_just_before_its_successor_is_read_first(log):
+    old = log.with_suffix(".1")
+
+    def rotate() -> None:
+        log.rename(old)
+        append(old, b"2\n3")()
+        append(log, b"4\n")()
+
+    told = Script(written(log, b"1\n"), rotate).told
+    assert told == ["assigned", [b"1"], "caught up", [b"2", b"3"], "final", "assigned", [b"4"], "caught up"]
+
+
 @pytest.mark.parametrize("anew", [b"7\n", b"7\n8\n9\n10\n"], ids=["shorter", "longer"])
 def test_a_truncated_file_ends_its_shard_and_begins_another(log, anew):
     def truncate() -> None:
