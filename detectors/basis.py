@@ -100,7 +100,7 @@ def gaps(edges: np.ndarray, values: np.ndarray, cells: np.ndarray, n_cells: int)
     mean = np.bincount(cells, weights=clipped, minlength=n_cells) / np.maximum(rows, 1)
     empty = np.clip(np.concatenate([edges, edges[-1:]]), low, high)
     mean = np.maximum.accumulate(np.where(rows > 0, mean, empty))
-    return np.append(np.diff(mean), 0.0) / sd
+    return np.asarray(np.append(np.diff(mean), 0.0) / sd)
 
 
 def pooled(shares: np.ndarray, least: float) -> list[int]:

@@ -72,7 +72,7 @@ class Calibration:
         log_sizes = np.log(self.sizes)
         at = float(np.interp(np.log(max(n, 1)), log_sizes, np.arange(len(log_sizes))))
         low, part = int(at), at - int(at)
-        return values[low] if not part else (1 - part) * values[low] + part * values[low + 1]
+        return np.asarray(values[low] if not part else (1 - part) * values[low] + part * values[low + 1])
 
     def minus_log_p(self, family: Family, pivots: np.ndarray, n: float) -> np.ndarray:
         """−log p of every term of windows of n rows, (…, terms)."""
@@ -163,7 +163,7 @@ class Null:
     def pair_sd(self, n_current: int, seed: int) -> np.ndarray:
         """√(n · variance of a pair's mean product) from blocks."""
         variance = self.resampler(n_current, seed).joint_variance[: self.n_pairs]
-        return np.sqrt(np.maximum(variance, 1e-12))
+        return np.asarray(np.sqrt(np.maximum(variance, 1e-12)))
 
 
 def with_cell_rms(null: Null, n_current: int, seed: int) -> Null:

@@ -42,7 +42,7 @@ class Contrast:
     def size(self) -> np.ndarray:
         """(1/n + 1/N)^-½: with it, a difference of means has a spread that hardly depends on n and N."""
         n, m = np.maximum(self.n_current, 1), np.maximum(self.n_reference, 1)
-        return 1 / np.sqrt(1 / n + 1 / m)
+        return np.asarray(1 / np.sqrt(1 / n + 1 / m))
 
     @cached_property
     def observed(self) -> np.ndarray:
@@ -57,12 +57,12 @@ class Contrast:
         dtype = self.current.dtype
         p = self.regular_current * scale[0].astype(dtype)[..., owner]
         q = self.regular_reference * scale[1].astype(dtype)[..., owner]
-        return p - q
+        return np.asarray(p - q)
 
     @cached_property
     def cumulative(self) -> np.ndarray:
         """Absolute difference of the two distribution functions at the upper end of each regular cell."""
-        return np.abs(np.cumsum(self.delta, axis=-1))
+        return np.asarray(np.abs(np.cumsum(self.delta, axis=-1)))
 
     @cached_property
     def special(self) -> tuple[np.ndarray, np.ndarray]:

@@ -101,7 +101,7 @@ class Family:
         kinds = [*(f.kind for f in self.basis.grid.features), JOINT]
         weights = np.array([WEIGHTS[kinds[j]][name] for j, name in self.terms])
         whole = np.bincount(self.feature, weights, minlength=len(kinds))
-        return np.log(weights / whole[self.feature])
+        return np.asarray(np.log(weights / whole[self.feature]))
 
     @cached_property
     def two_sided(self) -> np.ndarray:
@@ -111,7 +111,7 @@ class Family:
     @cached_property
     def n_cells(self) -> np.ndarray:
         """Regular cells of every term's feature, for the bound of `largest_cell`."""
-        return np.append(self.basis.grid.sizes, 1)[self.feature]
+        return np.asarray(np.append(self.basis.grid.sizes, 1)[self.feature])
 
     def of(self, detector: str) -> np.ndarray:
         """The terms of one detector, intp."""

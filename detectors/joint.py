@@ -63,7 +63,7 @@ class NormalScores:
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """float32 (rows, watched features) of flat cells (rows, watched features)."""
-        return self.by_cell[codes]
+        return np.asarray(self.by_cell[codes])
 
     @property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:

@@ -113,18 +113,20 @@ class Resampler:
         taken = float(weights[0].sum() * self.block_rows)
         mean = self.total * np.float32(n_current / len(self._codes))
         off = weights @ self._tables * np.float32(n_current / taken) - mean
-        return np.maximum(mean + off * np.float32(np.sqrt(taken / n_current)), 0)
+        return np.asarray(np.maximum(mean + off * np.float32(np.sqrt(taken / n_current)), 0))
 
     def _joint_windows(self, n_draws: int, n_current: int) -> np.ndarray:
         """Means of the joint features; drawn by themselves, which makes the largest term hardly larger."""
         if not self._joint.shape[1]:
             return np.zeros((n_draws, 0), np.float32)
         if self.segments:
-            return self._joint[self._rng.integers(0, len(self._joint), n_draws)] / np.float32(self.block_rows)
+            return np.asarray(
+                self._joint[self._rng.integers(0, len(self._joint), n_draws)] / np.float32(self.block_rows)
+            )
         weights = self._weights(n_draws, max(1, -(-n_current // self.block_rows)))
         taken = float(weights[0].sum() * self.block_rows)
         off = weights @ self._joint / np.float32(taken) - self.joint_mean
-        return self.joint_mean + off * np.float32(np.sqrt(taken / n_current))
+        return np.asarray(self.joint_mean + off * np.float32(np.sqrt(taken / n_current)))
 
     def _segment_rows(self, n_draws: int, n_current: int) -> np.ndarray:
         """Rows of ten sub-blocks around a random place, each moved by up to half a window."""
@@ -133,7 +135,7 @@ class Resampler:
         place = self._rng.integers(0, max(1, n_rows - n_current + 1), n_draws)[:, None] + np.arange(SUB_BLOCKS) * length
         place = place + (self._rng.uniform(-0.5, 0.5, (n_draws, SUB_BLOCKS)) * n_current).astype(np.intp)
         rows = np.clip(place, 0, max(0, n_rows - length))[:, :, None] + np.arange(length)
-        return np.minimum(rows.reshape(n_draws, -1)[:, :n_current], n_rows - 1)
+        return np.asarray(np.minimum(rows.reshape(n_draws, -1)[:, :n_current], n_rows - 1))
 
     def _count(self, rows: np.ndarray) -> np.ndarray:
         """Counts of the cells of chosen rows (draws, rows), float32 (draws, cells)."""

@@ -70,8 +70,7 @@ def levels_of(keys: np.ndarray) -> np.ndarray:
     h ^= h >> np.uint32(13)
     h *= np.uint32(0xC2B2AE35)
     h ^= h >> np.uint32(16)
-    zeros: np.ndarray = 32 - np.frexp(h.astype(np.float64))[1]
-    return np.minimum(zeros, LEVELS - 1)
+    return np.asarray(np.minimum(32 - np.frexp(h.astype(np.float64))[1], LEVELS - 1))
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ def normal_score(fitted: Fit, pivots: np.ndarray) -> np.ndarray:
     """The z at which T = a + b z + c z² equals the pivot."""
     off = pivots - fitted.a
     root = fitted.b + np.sqrt(np.maximum(fitted.b**2 + 4 * fitted.c * off, 1e-12))
-    return np.where(fitted.c > 0, 2 * off / root, off / fitted.b)
+    return np.asarray(np.where(fitted.c > 0, 2 * off / root, off / fitted.b))
 
 
 def minus_log_p(family: Family, fitted: Fit, pivots: np.ndarray, student: np.ndarray | None = None) -> np.ndarray:
@@ -73,7 +73,7 @@ def minus_log_p(family: Family, fitted: Fit, pivots: np.ndarray, student: np.nda
     z = normal_score(fitted, pivots)
     if student is not None:
         z = np.where(z > 0, z * student, z)
-    out = -(log_ndtr(-z) + np.where(family.two_sided, np.log(2), 0))
+    out = np.asarray(-(log_ndtr(-z) + np.where(family.two_sided, np.log(2), 0)))
     out[..., fitted.flat] = -np.inf
     at = family.of("largest_cell")
     bound = np.maximum(-(log_ndtr(-pivots[..., at]) + np.log(2 * family.n_cells[at])), 0)
@@ -88,7 +88,7 @@ def threshold_curve(largest: np.ndarray) -> np.ndarray:
     point = largest[-n - 1]
     excess = float((largest[-n:] - point).mean())
     empirical = np.quantile(largest, 1 - RATES)
-    return np.where(RATES >= EMPIRICAL, empirical, point + excess * np.log(n / len(largest) / RATES))
+    return np.asarray(np.where(RATES >= EMPIRICAL, empirical, point + excess * np.log(n / len(largest) / RATES)))
 
 
 def opening_curve(thresholds: np.ndarray, rates: np.ndarray) -> np.ndarray:
@@ -104,4 +104,4 @@ def opening_curve(thresholds: np.ndarray, rates: np.ndarray) -> np.ndarray:
     tail[-max(3, int(tail.sum())) :] = True
     slope = min(float(np.polyfit(u[tail], log_rate[tail], 1)[0]), -0.2) if len(u) > 2 else -1.0
     inside = np.interp(-np.log(RATES), -log_rate, u)
-    return np.where(np.log(RATES) >= log_rate[-1], inside, u[-1] + (np.log(RATES) - log_rate[-1]) / slope)
+    return np.asarray(np.where(np.log(RATES) >= log_rate[-1], inside, u[-1] + (np.log(RATES) - log_rate[-1]) / slope))

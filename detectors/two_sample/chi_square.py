@@ -38,18 +38,18 @@ def half_l1(contrast: Contrast) -> np.ndarray:
     n, m = np.maximum(contrast.n_current, 1)[..., owner], np.maximum(contrast.n_reference, 1)[..., owner]
     share = (x + y) / (n + m)
     by_chance = np.sqrt(2 / np.pi * share * (1 - share) * (1 / n + 1 / m))
-    return np.maximum(contrast.sum(np.abs(contrast.delta) - by_chance) / 2, 0)
+    return np.asarray(np.maximum(contrast.sum(np.abs(contrast.delta) - by_chance) / 2, 0))
 
 
 def degrees_of_freedom(contrast: Contrast) -> np.ndarray:
     """Groups less one, of each feature."""
     starts = contrast.basis.group_starts
-    return np.diff(starts, append=len(contrast.basis.groups)) - 1
+    return np.asarray(np.diff(starts, append=len(contrast.basis.groups)) - 1)
 
 
 def group_owner(contrast: Contrast) -> np.ndarray:
     """The feature to which each group belongs."""
-    return contrast.basis.grid.owner[contrast.basis.groups]
+    return np.asarray(contrast.basis.grid.owner[contrast.basis.groups])
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,8 @@ def mmd(
         raise ValueError(f"`permutations` must be at least 0; got {permutations}. 0 gives no p-value.")
     if block < 1:
         raise ValueError(f"`block` must be at least 1; got {block}. Leave it out for tiles that fit the cache.")
+    if bandwidth is not None and not 0 < bandwidth < np.inf:
+        raise ValueError(f"`bandwidth` must be positive and finite; got {bandwidth!r}. Leave it out for the median.")
     x, dropped_reference = _finite_rows("reference", reference)
     y, dropped_current = _finite_rows("current", current)
     if x.shape[1] != y.shape[1]:
@@ -129,25 +131,12 @@ def mmd(
             f"`current` must have the reference's {x.shape[1]} columns; got {y.shape[1]}. "
             "Pass the same features in the same order."
         )
-    if bandwidth is None:
-        bandwidth = _median_distance(x)
-    elif not 0 < bandwidth < np.inf:
-        raise ValueError(
-            f"`bandwidth` must be positive and finite; got {bandwidth!r}. Leave it out for the median heuristic."
-        )
-    pool = _pool(x, y, bandwidth)
+    pool = _pool(x, y, _median_distance(x) if bandwidth is None else bandwidth)
     weights = _weights(pool.is_current, permutations, seed)
     observed, *permuted = _mmd2(pool, weights, block).tolist()
     at_least = sum(value >= observed - _ROUNDING for value in permuted)
-    return MmdResult(
-        mmd2=observed,
-        p_value=(1 + at_least) / (1 + permutations) if permutations else None,
-        bandwidth=float(bandwidth),
-        n_reference=len(x),
-        n_current=len(y),
-        dropped_reference=dropped_reference,
-        dropped_current=dropped_current,
-    )
+    p_value = (1 + at_least) / (1 + permutations) if permutations else None
+    return MmdResult(observed, p_value, pool.bandwidth, len(x), len(y), dropped_reference, dropped_current)
 
 
 def _finite_rows(name: str, values: np.ndarray) -> tuple[np.ndarray, int]:
@@ -197,7 +186,7 @@ def _pool(reference: np.ndarray, current: np.ndarray, bandwidth: float) -> _Pool
         right=np.concatenate([scaled, one, half], axis=1, dtype=np.float32),
         is_current=order >= len(reference),
         n_near=0 if len(rows) <= _EXACT_ROWS else int(np.searchsorted(squares, _FAR**2)),
-        bandwidth=bandwidth,
+        bandwidth=float(bandwidth),
     )
 
 

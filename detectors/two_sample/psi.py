@@ -33,7 +33,7 @@ def unbiased(contrast: Contrast) -> np.ndarray:
     """The statistic less its mean under no change, at least 0: what the bands (stable, caution, unstable) speak of."""
     owner = contrast.basis.grid.owner[contrast.basis.groups]
     groups = np.bincount(owner, minlength=len(contrast.basis.grid.features))
-    return np.maximum(statistic(contrast) - (groups - 1) / contrast.size**2, 0)
+    return np.asarray(np.maximum(statistic(contrast) - (groups - 1) / contrast.size**2, 0))
 
 
 def band(value: float) -> str:

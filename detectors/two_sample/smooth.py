@@ -24,4 +24,4 @@ def scale(contrast: Contrast) -> np.ndarray:
     """
     raw = contrast.sum(contrast.delta * contrast.basis.spread.astype(contrast.current.dtype))
     sd = contrast.basis.spread_sd.astype(contrast.current.dtype)
-    return (np.cbrt(np.maximum(1 + raw * sd, 0.01)) - 1) * 3 / sd
+    return np.asarray((np.cbrt(np.maximum(1 + raw * sd, 0.01)) - 1) * 3 / sd)

@@ -38,7 +38,7 @@ def change(contrast: Contrast, name: str) -> np.ndarray:
     """Change of the special cell's share of all rows, with its sign."""
     reference, current = (side[..., CELLS[name]] for side in contrast.special)
     m, n = contrast.rows
-    return current / np.maximum(n, 1) - reference / np.maximum(m, 1)
+    return np.asarray(current / np.maximum(n, 1) - reference / np.maximum(m, 1))
 
 
 def upper_score(x: np.ndarray, y: np.ndarray, n: np.ndarray, m: np.ndarray) -> np.ndarray:
