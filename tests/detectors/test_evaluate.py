@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, poisson
 
@@ -120,6 +120,7 @@ def test_without_a_drift_there_is_no_rate_of_misses() -> None:
     assert (result.delays, result.missed_detection_rate, result.false_alarms) == ((), None, 1)
 
 
+@settings(max_examples=50)
 @given(observed=observations())
 def test_counts_add_up(observed: Any) -> None:
     openings, drifts, start, end, resolutions = observed
@@ -134,6 +135,7 @@ def test_counts_add_up(observed: Any) -> None:
         assert recovery is None or (delay is not None and recovery >= 0)
 
 
+@settings(max_examples=50)
 @given(observed=observations(), shift=numbers)
 def test_shifting_everything_changes_nothing(observed: Any, shift: int) -> None:
     openings, drifts, start, end, resolutions = observed
@@ -147,6 +149,7 @@ def test_shifting_everything_changes_nothing(observed: Any, shift: int) -> None:
     assert moved == evaluate(openings, drifts, start=start, end=end, resolutions=resolutions)
 
 
+@settings(max_examples=50)
 @given(observed=observations(), data=st.data())
 def test_the_order_of_the_alarms_does_not_matter(observed: Any, data: st.DataObject) -> None:
     openings, drifts, start, end, _ = observed

@@ -122,13 +122,13 @@ def test_p_values_agree_with_relabelling_and_computing_again(n: int, m: int) -> 
 def test_p_values_are_uniform_without_drift(n: int, m: int) -> None:
     rng = np.random.default_rng(7)
     p_values = np.array(
-        [mmd(rng.normal(size=(n, 2)), rng.normal(size=(m, 2)), permutations=99, seed=i).p_value for i in range(300)]
+        [mmd(rng.normal(size=(n, 2)), rng.normal(size=(m, 2)), permutations=39, seed=i).p_value for i in range(250)]
     )
     for level in (0.05, 0.2):
         low, high = binom.ppf([0.0005, 0.9995], len(p_values), level)
         assert low <= (p_values <= level).sum() <= high
-    # on the grid 1/100 … 100/100; half a step back makes it comparable with the continuous uniform law
-    assert kstest(p_values - 0.005, "uniform").pvalue > 0.001
+    # on the grid 1/40 … 40/40; half a step back makes it comparable with the continuous uniform law
+    assert kstest(p_values - 0.0125, "uniform").pvalue > 0.001
 
 
 def test_p_values_of_float32_tiles_agree_with_those_of_float64(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_the_bandwidth_is_the_median_of_positive_distances_on_the_reference() ->
     assert mmd(x, x + 5).bandwidth == pytest.approx(np.median(distances), rel=1e-12)
     mostly_zero = np.concatenate([np.zeros(50), [3.0]])
     assert mmd(mostly_zero, mostly_zero).bandwidth == 3.0
-    long = rng.normal(size=(5000, 2))
+    long = rng.normal(size=(2500, 2))
     assert mmd(long, long[:10]).bandwidth == mmd(long, long[:20]).bandwidth
 
 
