@@ -88,10 +88,11 @@ def scores_of_cells(shares: np.ndarray, n: float) -> tuple[np.ndarray, np.ndarra
 def gaps(edges: np.ndarray, values: np.ndarray, cells: np.ndarray, n_cells: int) -> np.ndarray:
     """Distances between the means of neighbouring cells, in winsorised standard deviations; the last entry is 0."""
     inside = (cells >= 0) & ~np.isnan(values)
-    if not inside.any():
+    finite = values[inside & np.isfinite(values)]
+    if not len(finite):
         return np.zeros(n_cells)
     cells, values = cells[inside], values[inside]
-    low, high = np.quantile(values, WINSOR, method="inverted_cdf")
+    low, high = np.quantile(finite, WINSOR, method="inverted_cdf")
     clipped = np.clip(values, low, high)
     sd = clipped.std()
     if not (np.isfinite(sd) and sd > 0):
