@@ -143,8 +143,8 @@ def numeric_feature(name: str, values: np.ndarray, *, need: float = 1.0, quantil
     quantile = np.unique(finite[np.minimum((shares * n).astype(np.intp), n - 1)])
     width = np.searchsorted(finite, quantile, "right") - np.searchsorted(finite, quantile, "left")
     atoms = quantile[width > n / (2 * quantiles)]
-    below = np.nextafter(finite[0], -np.inf)
-    edges = np.unique(np.concatenate([[below, finite[-1]], quantile, np.nextafter(atoms, -np.inf)]))
+    with np.errstate(over="ignore"):  # below the smallest float lies −inf
+        edges = np.unique(np.concatenate([quantile, finite[-1:], np.nextafter([finite[0], *atoms], -np.inf)]))
     return Feature(name, "numeric", edges)
 
 

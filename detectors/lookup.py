@@ -41,13 +41,14 @@ class CellLookup:
         if not len(edges):
             return
         low, high = np.quantile(edges, [COVER, 1 - COVER], method="inverted_cdf")
-        width = (high - low) / (BUCKETS - 2)
-        if not (np.isfinite(width) and width > 0 and np.isfinite(1 / width)):
-            self._crowded[i] = True
-            return
-        self._low[i], self._scale[i] = low - width, 1 / width
-        # an edge's own bucket, computed as a value's is, so that rounding falls alike on both
-        bucket = np.clip((edges - self._low[i]) * self._scale[i], 0, BUCKETS - 1).astype(np.intp)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers near the ends of what a float can be
+            width = (high - low) / (BUCKETS - 2)
+            if not (np.isfinite(width) and width > 0 and np.isfinite(1 / width)):
+                self._crowded[i] = True
+                return
+            self._low[i], self._scale[i] = low - width, 1 / width
+            # an edge's own bucket, computed as a value's is, so that rounding falls alike on both
+            bucket = np.clip((edges - self._low[i]) * self._scale[i], 0, BUCKETS - 1).astype(np.intp)
         held = np.bincount(bucket, minlength=BUCKETS)
         before = np.cumsum(held) - held
         self._cell[i] += before
