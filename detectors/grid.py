@@ -141,10 +141,10 @@ def numeric_feature(name: str, values: np.ndarray, *, need: float = 1.0, quantil
     tails = [t for t in TAILS if t * n >= max(4.0, need)]
     shares = np.array([*tails, *(np.arange(1, quantiles) / quantiles), *(1 - t for t in reversed(tails))])
     quantile = np.unique(finite[np.minimum((shares * n).astype(np.intp), n - 1)])
-    width = np.searchsorted(finite, quantile, "right") - np.searchsorted(finite, quantile, "left")
-    atoms = quantile[width > n / (2 * quantiles)]
+    distinct, rows = np.unique(finite, return_counts=True)
+    atoms = distinct[rows > n / (2 * quantiles)]
     with np.errstate(over="ignore"):  # below the smallest float lies −inf
-        edges = np.unique(np.concatenate([quantile, finite[-1:], np.nextafter([finite[0], *atoms], -np.inf)]))
+        edges = np.unique(np.concatenate([quantile, atoms, finite[-1:], np.nextafter([finite[0], *atoms], -np.inf)]))
     return Feature(name, "numeric", edges)
 
 
