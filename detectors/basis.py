@@ -94,7 +94,8 @@ def gaps(edges: np.ndarray, values: np.ndarray, cells: np.ndarray, n_cells: int)
     cells, values = cells[inside], values[inside]
     low, high = np.quantile(finite, WINSOR, method="inverted_cdf")
     clipped = np.clip(values, low, high)
-    sd = clipped.std()
+    with np.errstate(over="ignore", invalid="ignore"):  # the square of a number beyond 1e154
+        sd = clipped.std()
     if not (np.isfinite(sd) and sd > 0):
         return np.zeros(n_cells)
     rows = np.bincount(cells, minlength=n_cells)
