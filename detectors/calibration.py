@@ -13,7 +13,7 @@ from detectors.dependence import Autocovariance, widening
 from detectors.family import Family, JointDifference
 from detectors.openings import count_openings
 from detectors.resampling import Draws, Resampler, Rows, base_rows
-from detectors.tails import RATES, Fit, fit, minus_log_p, opening_curve, threshold_curve
+from detectors.tails import RATES, Fit, exact_curve, fit, minus_log_p, opening_curve, threshold_curve
 from detectors.two_sample import cells
 
 SAFETY = 0.85  # of the budget is what thresholds aim at
@@ -197,10 +197,12 @@ def calibrate(
         pair_sd = null.pair_sd(n, seed)
         pair_sds.append(pair_sd)
         first = null.resampler(n, seed + 1).draws(DRAWS_FIT, n)
-        fitted = fit(null.family, np.concatenate(list(pivots(null, first, n, pair_sd)))[:DRAWS_FIT])
+        drawn = np.concatenate(list(pivots(null, first, n, pair_sd)))[:DRAWS_FIT]
+        fitted = fit(null.family, drawn)
         progress((i + 0.2) / len(sizes))
         second = null.resampler(n, seed + 2).draws(DRAWS_THRESHOLD, n)
         curve = threshold_curve(np.concatenate(list(largest_terms(null, fitted, second, n, pair_sd))))
+        curve = np.maximum(curve, exact_curve(null.family, drawn))
         fits.append(np.stack([fitted.a, fitted.b, fitted.c, fitted.flat]))
         p_curves.append(curve)
         opening_curves.append(curve if alarm == ONCE else simulate_openings(null, fitted, n, pair_sd, alarm, seed))

@@ -91,6 +91,17 @@ def threshold_curve(largest: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(RATES >= EMPIRICAL, empirical, point + excess * np.log(n / len(largest) / RATES)))
 
 
+def exact_curve(family: Family, draws: np.ndarray) -> np.ndarray:
+    """Thresholds at RATES that null draws (draws, terms) cannot show: of terms with an exact p-value that never moved.
+
+    What the reference never showed (a missing value, another value than its constant) is in no draw; together such
+    terms exceed t in at most Σ weight · exp(−t) of the windows.
+    """
+    still = np.isin(family.detector, ["missing", "invalid", "unseen", "largest_cell"]) & (np.ptp(draws, axis=0) == 0)
+    weight = np.exp(family.log_weight[still]).sum()
+    return np.asarray(np.log(max(weight, 1e-300) / RATES))
+
+
 def opening_curve(thresholds: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """Thresholds at RATES from pairs (threshold, alarms opened a window), the thresholds rising.
 
