@@ -122,9 +122,9 @@ class Null:
         rows = Rows(self.codes, self.family.basis.grid.n_cells, self.joint, self.n_rows)
         return Resampler(rows, block=block, segments=segments, seed=seed)
 
-    def widenings(self, n_current: int) -> np.ndarray:
-        """λ of every term: the factor by which block draws are too narrow, (terms,)."""
-        family, block = self.family, self.block(n_current)
+    def widenings(self, n_current: int, n_drawn: int) -> np.ndarray:
+        """λ of every term: the factor by which windows are too narrow that are drawn `n_drawn` rows a time, (terms,)."""
+        family, block = self.family, self.block(n_drawn)
         out = np.ones(len(family.terms))
         if self.dependence.segments or block == 1:
             return out
@@ -179,9 +179,11 @@ def with_cell_rms(null: Null, n_current: int, seed: int) -> Null:
     return replace(null, family=replace(null.family, basis=basis))
 
 
-def pivots(null: Null, draws: Iterator[Draws], n_current: int, pair_sd: np.ndarray) -> Iterator[np.ndarray]:
-    """Every term of each portion of null draws, widened, (draws, terms)."""
-    widenings = null.widenings(n_current).astype(np.float32)
+def pivots(
+    null: Null, draws: Iterator[Draws], n_current: int, pair_sd: np.ndarray, *, panes: int = 1
+) -> Iterator[np.ndarray]:
+    """Every term of each portion of null draws, widened, (draws, terms); a window was drawn pane by pane."""
+    widenings = null.widenings(n_current, max(1, round(n_current / panes))).astype(np.float32)
     for portion in draws:
         contrast = Contrast(null.family.basis, reference=portion.reference, current=portion.current)
         joint = null.joint_difference(portion, n_current, pair_sd)
@@ -231,7 +233,7 @@ def simulate_openings(
     n_runs = DRAWS_THRESHOLD // RUN_WINDOWS
     windows = (rolling(run, alarm.panes) for run in null.resampler(pane_rows, seed).runs(n_runs, length, pane_rows))
     rows = []
-    for values in pivots(null, windows, n_current, pair_sd):
+    for values in pivots(null, windows, n_current, pair_sd, panes=alarm.panes):
         student = null.student(rng, 1)  # what the reference says of its spread is the same for the whole run
         rows.append((minus_log_p(null.family, fitted, values, student) + null.family.log_weight).max(axis=1))
     largest = np.array(rows)
