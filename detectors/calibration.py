@@ -123,7 +123,7 @@ class Null:
         return Resampler(rows, block=block, segments=segments, seed=seed)
 
     def widenings(self, n_current: int, n_drawn: int) -> np.ndarray:
-        """λ of every term: the factor by which windows are too narrow that are drawn `n_drawn` rows a time, (terms,)."""
+        """λ of every term, (terms,): by how much windows are too narrow that are drawn `n_drawn` rows at a time."""
         family, block = self.family, self.block(n_drawn)
         out = np.ones(len(family.terms))
         if self.dependence.segments or block == 1:
@@ -207,7 +207,9 @@ def calibrate(
         curve = np.maximum(curve, exact_curve(null.family, drawn))
         fits.append(np.stack([fitted.a, fitted.b, fitted.c, fitted.flat]))
         p_curves.append(curve)
-        opening_curves.append(curve if alarm == ONCE else simulate_openings(null, fitted, n, pair_sd, alarm, seed))
+        if alarm != ONCE:
+            curve = simulate_openings(null, fitted, n, pair_sd, alarm, seed, otherwise=curve)
+        opening_curves.append(curve)
         progress((i + 1) / len(sizes))
     a, b, c, d = (np.stack(part) for part in (fits, p_curves, opening_curves, pair_sds))
     return Calibration(np.array(sizes, np.float64), fits=a, p_curves=b, opening_curves=c, pair_sds=d, alarm=alarm)
@@ -224,9 +226,12 @@ def largest_terms(
 
 
 def simulate_openings(
-    null: Null, fitted: Fit, n_current: int, pair_sd: np.ndarray, alarm: Alarm, seed: int
+    null: Null, fitted: Fit, n_current: int, pair_sd: np.ndarray, alarm: Alarm, seed: int, *, otherwise: np.ndarray
 ) -> np.ndarray:
-    """Thresholds at RATES of alarms opened a window, from runs of consecutive windows against one pseudo-reference."""
+    """Thresholds at RATES of alarms opened a window, from runs of consecutive windows against one pseudo-reference.
+
+    Where no run opens an alarm (nothing in the reference ever moves) they are `otherwise`, those of single windows.
+    """
     rng = np.random.default_rng(seed)
     pane_rows = max(1, round(n_current / alarm.panes))
     length = RUN_WINDOWS + alarm.panes - 1
@@ -239,7 +244,7 @@ def simulate_openings(
     largest = np.array(rows)
     thresholds = np.unique(np.quantile(largest, 1 - np.geomspace(0.7, 2 / largest.size, 80)))
     rates = np.array([count_openings(largest > u, alarm.k, alarm.n).sum() / largest.size for u in thresholds])
-    return opening_curve(thresholds, rates)
+    return opening_curve(thresholds, rates) if rates.any() else otherwise
 
 
 def rolling(run: Draws, panes: int) -> Draws:

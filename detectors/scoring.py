@@ -1,5 +1,6 @@
 """A window's table against a profile: every score, its place in the calibrated family, and what it comes to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from detectors.two_sample import psi
 from detectors.two_sample.special_cells import CELLS
 
 MIN_OBSERVED = 10  # rows with a value that a feature's distribution is judged on
+NO_NULL = "no_null"  # the reference never moved the statistic (a constant): it is shown, but has no p-value
 LARGEST = 690.0  # −log of the smallest p-value that is told apart, 1e-300
 
 
@@ -40,28 +42,27 @@ def score(profile: Profile, table: Table) -> Scored:
     minus_log_p = np.minimum(profile.calibration.minus_log_p(family, pivots, n), LARGEST)
     reasons = [reason_of(profile, contrast, table, j, detector) for j, detector in family.terms]
     known = np.array([reason is None for reason in reasons])
+    for i in np.flatnonzero(known & np.isneginf(minus_log_p)):
+        reasons[i] = NO_NULL
     values = np.stack([family.statistics(contrast, effects, pivots), np.exp(-minus_log_p), effects])
     rows = np.stack([rows_of(profile, contrast, table, j, detector) for j, detector in family.terms])
-    details = {"psi": [psi.band(v) for v in psi.unbiased(contrast).tolist()]}
+    bands = [psi.band(v) for v in psi.unbiased(contrast).tolist()]
+    details: dict[str, Sequence[str | None]] = {"psi": bands, "correlation": [joint_effects.pair] * len(family.names)}
     scores = tuple(
         Score(
             detector=detector,
             feature=family.names[j],
             statistic=statistic if ok else None,
-            p_value=p if ok and np.isfinite(term) else None,
+            p_value=p if reason is None else None,
             effect=effect if ok else None,
             n_reference=int(n_reference),
             n_current=int(n_current),
-            verdict=None if ok else "undetermined",
+            verdict=None if reason is None else "undetermined",
             reason=reason,
-            detail=joint_effects.pair
-            if detector == "correlation"
-            else details[detector][j]
-            if detector == "psi"
-            else None,
+            detail=details[detector][j] if reason is None and detector in details else None,
         )
-        for (j, detector), ok, reason, term, (statistic, p, effect), (n_reference, n_current) in zip(
-            family.terms, known, reasons, minus_log_p, values.T.tolist(), rows.tolist(), strict=True
+        for (j, detector), ok, reason, (statistic, p, effect), (n_reference, n_current) in zip(
+            family.terms, known, reasons, values.T.tolist(), rows.tolist(), strict=True
         )
     )
     terms = np.where(known, minus_log_p + family.log_weight, -np.inf)
@@ -94,14 +95,12 @@ def joint_difference(profile: Profile, table: Table) -> tuple[JointDifference, J
 
 def reason_of(profile: Profile, contrast: Contrast, table: Table, j: int, detector: str) -> str | None:
     """Why a term cannot be decided, or None."""
-    if detector in CELLS:
-        return None
     if j == len(profile.grid.features):
         n = table.sums[0] if detector == "correlation" else table.samples[-1].n
         return None if n >= MIN_OBSERVED else "too_few_observed"
-    if contrast.n_reference[j] == 0:
+    if detector not in CELLS and contrast.n_reference[j] == 0:
         return "no_reference"
-    n = contrast.n_current[j]
+    n = contrast.rows[1][j] if detector in CELLS else contrast.n_current[j]
     return None if n >= MIN_OBSERVED else "too_few_observed" if n else "nothing_observed"
 
 
