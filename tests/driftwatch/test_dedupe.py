@@ -31,6 +31,7 @@ def test_a_duplicate_is_an_id_among_the_last_n_however_the_rows_are_batched_and_
             if data.draw(st.booleans()):
                 seen = Seen(size)
                 seen.restore(reversed(stored.values()))
+                assert seen.new_chunk() is None  # what came from the store need not go there again
     assert found == fresh_rows(ids, size)
 
 

@@ -234,6 +234,57 @@ def test_a_shard_far_ahead_of_the_watermark_is_paused_until_the_others_follow_or
     assert target.paused == frozenset()
 
 
+def test_a_shard_that_showed_rows_after_its_end_is_no_longer_at_its_end():
+    target = windower(TUMBLING)
+    target.assign(A, 0, now_s=0.0)
+    target.at_end(A, final=False, now_s=0.0)
+    feed(target, "a", [1])
+    target.tick(299.0)
+    assert target.shard_states()["active"] == 1
+    target.tick(300.0)
+    assert target.shard_states()["stalled"] == 1
+
+
+def test_what_closes_by_the_passing_of_machine_time_alone_is_stored():
+    target = windower(TUMBLING)
+    for name, times in ((A, [1, 25, 26, 27]), (B, [1, 2, 3])):
+        target.assign(name, 0, now_s=0.0)
+        feed(target, name, times)
+    target.at_end(B, final=False, now_s=0.0)
+    target.changes()
+    target.tick(60.0)
+    target.closed()
+    changes = target.changes()
+    assert {s: (state.clock_s, state.open_from_s) for s, state in changes.shards.items()} == {
+        A: ((27.0, 26.0, 25.0), 20.0),
+        B: ((25.0, 25.0, 25.0), 20.0),
+    }
+    assert {(key.shard, key.index) for key in changes.dropped} == {(A, 0), (B, 0)}
+
+
+def test_a_pane_that_was_dropped_and_counted_again_is_only_written():
+    target = windower(TUMBLING)
+    target.assign(A, 0, now_s=0.0)
+    feed(target, "a", [1, 2])
+    target.revoke(A)
+    target.assign(A, 0, now_s=0.0)
+    feed(target, "a", [1])
+    changes = target.changes()
+    assert [pane.n_records for pane in changes.panes] == [1]
+    assert changes.dropped == []
+
+
+def test_sums_are_equal_to_the_last_bit_whatever_the_order_in_which_shards_came():
+    sums = set()
+    for order in ("abc", "acb", "bac", "bca", "cab", "cba"):
+        target = windower(TUMBLING)
+        for name in order:
+            target.assign(Shard(name), 0, now_s=0.0)
+            feed(target, name, [{"a": 0.1, "b": 0.2, "c": 0.3}[name]])
+        sums |= {w.table.sums.tobytes() for w in target.finish()}
+    assert len(sums) == 1
+
+
 def test_a_paused_shard_does_not_stall_for_being_paused_and_goes_on_once_the_others_are_stalled():
     target = windower(TUMBLING)
     target.assign(A, 0, now_s=0.0)

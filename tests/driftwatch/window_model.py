@@ -107,6 +107,7 @@ class PlainStore:
         self.windows: list[Window] = []
 
     def save(self, changes: Changes, windows: list[Window]) -> None:
+        assert not {p.key for p in changes.panes} & set(changes.dropped)
         self.shards |= changes.shards
         for key in changes.dropped:
             self.panes.pop(key, None)
