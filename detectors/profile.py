@@ -6,9 +6,11 @@ Driftwatch and modelops both build profiles with this; reading and writing files
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from detectors.grid import SPECIAL, Feature, FeatureKind, Grid
 from detectors.joint import NormalScores, RandomFeatures, normal_scores
 
 FORMAT = 1
+UNREADABLE = (ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,18 @@ class Profile:
         Raises ValueError where the bytes are no profile of this format.
         """
         try:
-            archive = np.load(io.BytesIO(data), allow_pickle=False)
-            meta = json.loads(archive["meta"].tobytes())
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            raise ValueError(f"not a profile: {error}") from error
+            return cls._read(data, codes)
+        except UNREADABLE as error:
+            raise ValueError(
+                f"a profile must be whole and of format {FORMAT}; got {error!r}. Build it again."
+            ) from error
+
+    @classmethod
+    def _read(cls, data: bytes, codes: bool) -> "Profile":
+        if data[:2] != b"PK":
+            raise ValueError(f"a profile must be a zip archive; got {data[:8]!r}. Build it with `driftwatch profile`.")
+        archive = np.load(io.BytesIO(data), allow_pickle=False)
+        meta = json.loads(archive["meta"].tobytes())
         if meta["format"] != FORMAT:
             raise ValueError(f"`format` of a profile must be {FORMAT}; got {meta['format']!r}. Build it again.")
         lengths = [max(0, n) for _, _, n, *_ in meta["features"]]
