@@ -149,11 +149,16 @@ def numeric_feature(name: str, values: np.ndarray, *, need: float = 1.0, quantil
 
 
 def categorical_feature(name: str, values: Iterable[str | None], *, most: int = MAX_CATEGORIES) -> Feature:
-    """Cells for a categorical feature: its categories by falling frequency (ties by name), the rest pooled."""
+    """Cells for a categorical feature: its categories by falling frequency (ties by name).
+
+    Beyond `most` the rest is pooled, and with it all that came once: of a column of ids none is expected to come again.
+    """
     counts = Counter(v for v in values if v is not None)
     order = sorted(counts, key=lambda c: (-counts[c], c))
     pooled = len(order) > most
-    return Feature(name, "categorical", categories=tuple(order[: most - 1] if pooled else order), pooled=pooled)
+    if pooled:
+        order = [c for c in order[: most - 1] if counts[c] > 1]
+    return Feature(name, "categorical", categories=tuple(order), pooled=pooled)
 
 
 def exact_feature(name: str, *samples: np.ndarray) -> Feature:
