@@ -30,11 +30,22 @@ def observed(values: Any, name: str) -> tuple[np.ndarray, int]:
         kept = numbers[~np.isnan(numbers)]
     elif array.dtype.kind in "OUS":
         here = [v for v in array.tolist() if v is not None and not (isinstance(v, float) and np.isnan(v))]
-        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in here)
+        numeric = all(isinstance(v, int | float) for v in here)  # a bool is 0 or 1, as in an array of bools
         kept = np.array(here, np.float64) if numeric else np.array([str(v) for v in here])
     else:
         raise TypeError(f"`{name}` must hold numbers or strings; got dtype {array.dtype}. Convert it first.")
     return kept, len(array) - len(kept)
+
+
+def require_numbers(reference: np.ndarray, current: np.ndarray, *, finite: bool = False) -> None:
+    """Raises TypeError where a sample holds strings, and with `finite` ValueError where it holds infinities."""
+    for name, side in (("reference", reference), ("current", current)):
+        if side.dtype.kind != "f":
+            raise TypeError(f"`{name}` must hold numbers; got strings. Compare categories by `ChiSquare`.")
+        if finite and not np.isfinite(side).all():
+            raise ValueError(
+                f"`{name}` must be finite; got infinite values. Leave them out, or use `KolmogorovSmirnov`."
+            )
 
 
 def exact(reference: np.ndarray, current: np.ndarray, *, min_expected: float = 0.0) -> Contrast:

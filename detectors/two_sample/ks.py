@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.arrays import Measured, compare, exact
+from detectors.arrays import Measured, compare, exact, require_numbers
 from detectors.contrast import Contrast
 from detectors.score import Score
 
@@ -43,6 +43,7 @@ class KolmogorovSmirnov:
         def measure(x: np.ndarray, y: np.ndarray) -> Measured:
             from scipy.stats import ks_2samp  # 95 MB and a second to import: only where a p-value is wanted
 
+            require_numbers(x, y)
             value = float(statistic(exact(x, y))[0])
             return value, float(ks_2samp(x, y).pvalue), value
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.arrays import Measured, compare, exact, permutation_p_value
+from detectors.arrays import Measured, compare, exact, permutation_p_value, require_numbers
 from detectors.contrast import Contrast
 from detectors.score import Score
 
@@ -35,6 +35,7 @@ class Wasserstein:
         """
 
         def measure(x: np.ndarray, y: np.ndarray) -> Measured:
+            require_numbers(x, y, finite=True)
             contrast, sd = exact(x, y), float(x.std())
             value = float(statistic(contrast)[0])
             p_value = permutation_p_value(contrast, statistic, permutations, seed) if permutations else None
