@@ -7,6 +7,7 @@ import numpy as np
 from detectors.basis import Basis
 
 CLIP = 2.45  # of a normal score in a product: ±6 for the product
+GRAIN = 1024  # scores are multiples of 1/GRAIN: sums of products are then exact in float64, in any order
 MAX_FEATURES = 64  # numeric features whose pairs are watched; the first ones of the configuration
 N_RANDOM = 128
 
@@ -59,10 +60,10 @@ class NormalScores:
     """
 
     features: np.ndarray  # intp: indices into the grid's features
-    by_cell: np.ndarray  # float32, (cells + 1,): the last one stands for "not counted"
+    by_cell: np.ndarray  # float64, (cells + 1,): the last one stands for "not counted"
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
-        """float32 (rows, watched features) of flat cells (rows, watched features)."""
+        """float64 (rows, watched features) of flat cells (rows, watched features)."""
         return np.asarray(self.by_cell[codes])
 
     @property
@@ -75,6 +76,6 @@ def normal_scores(basis: Basis) -> NormalScores:
     """The scores of a reference's numeric features, at most MAX_FEATURES of them; constants are left out."""
     grid = basis.grid
     numeric = [j for j in grid.kind("numeric") if np.any(basis.normal[grid.owner == j])]
-    by_cell = np.zeros(grid.n_cells + 1, np.float32)
-    by_cell[grid.n_special : -1] = np.clip(basis.normal, -CLIP, CLIP)
+    by_cell = np.zeros(grid.n_cells + 1)
+    by_cell[grid.n_special : -1] = np.rint(np.clip(basis.normal, -CLIP, CLIP) * GRAIN) / GRAIN
     return NormalScores(np.array(numeric[:MAX_FEATURES], np.intp), by_cell)

@@ -1,6 +1,7 @@
 """Composes the service from a configuration: the only place where sources, sinks and the loop meet."""
 
 import gc
+import hashlib
 import logging
 import signal
 import sys
@@ -111,11 +112,9 @@ def make_source(config: Config, schema: Schema, path: Path | None = None) -> Sou
 
 
 def make_targets(config: Config) -> dict[str, WebhookTarget]:
-    """The receivers of webhooks, by address. Raises ConfigError."""
-    if not config.alarms.notify:
-        return {}
+    """The receivers of webhooks, by `target_name`. Raises ConfigError."""
     return {
-        sink.url: WebhookTarget(
+        target_name(sink): WebhookTarget(
             url=sink.url,
             secrets=sink.secrets(),
             timeout_s=sink.timeout,
@@ -123,21 +122,30 @@ def make_targets(config: Config) -> dict[str, WebhookTarget]:
             allow_http=sink.allow_http,
             allow_private=[ip_network(text) for text in sink.allow_private],
         )
-        for sink in config.sinks
-        if isinstance(sink, WebhookSink)
+        for sink in webhook_sinks(config)
     }
+
+
+def webhook_sinks(config: Config) -> list[WebhookSink]:
+    """The webhook sinks; none where nothing is to be notified."""
+    return [sink for sink in config.sinks if isinstance(sink, WebhookSink) and config.alarms.notify]
+
+
+def target_name(sink: WebhookSink) -> str:
+    """What the outbox calls a receiver: it outlives another order of the sinks, and shows nothing of the address."""
+    return f"webhook-{hashlib.sha256(sink.url.encode()).hexdigest()[:12]}"
 
 
 def make_messages(config: Config, now: Callable[[], float] = time.time) -> Callable[[Decision], list[Message]]:
     """What a decision puts into the outbox."""
-    sinks = [sink for sink in config.sinks if isinstance(sink, WebhookSink)] if config.alarms.notify else []
+    sinks = webhook_sinks(config)
     source = f"/driftwatch/{config.model.name}"
 
     def messages(decision: Decision) -> list[Message]:
         return [
             Message(
                 id=hook.id,
-                target=sink.url,
+                target=target_name(sink),
                 body=cloud_event(
                     id=hook.id,
                     type=hook.type,
@@ -162,7 +170,7 @@ class Runtime:
     health: Health
     stopping: bool = False
     pipeline: Pipeline | None = None
-    waits_for: str | None = None
+    lacks: str | None = "the profile is not loaded yet"
 
     def stop(self, signum: int, frame: FrameType | None) -> None:
         """The handler of SIGTERM and SIGINT."""
@@ -183,14 +191,14 @@ class Runtime:
                 time.sleep(RETRY_S)
                 self.health.turned()
             else:
-                if self.waits_for != "":
-                    self.health.ready(self.waits_for)
+                self.health.ready(self.lacks)
                 return True
 
 
 def start_runtime(config: Config) -> Runtime:
     """A runtime that SIGTERM and SIGINT stop."""
     runtime = Runtime(Health())
+    runtime.health.ready(runtime.lacks)
     signal.signal(signal.SIGTERM, runtime.stop)
     signal.signal(signal.SIGINT, runtime.stop)
     return runtime
@@ -224,7 +232,9 @@ def run(config: Config, config_path: Path) -> None:
             sinks.append(LogSink(sys.stdout.buffer))
         dead = DeadLetters(config.state.path.parent / "dead")
         stack.callback(dead.close)
-        delivery = Delivery(store.outbox(), targets, on_outcome=metrics.delivery, random=Random())
+        outbox = store.outbox()
+        stack.callback(outbox.close)
+        delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
         parts = Parts(
             model=config.model.name,
             source=source,
@@ -243,9 +253,12 @@ def run(config: Config, config_path: Path) -> None:
             dedupe=config.events.dedupe,
         )
         runtime.pipeline = Pipeline(parts, remembered)
-        runtime.health.ready(runtime.waits_for)
+        runtime.lacks = None if config.model.version in found else f"version {config.model.version} has no profile"
+        runtime.health.ready(runtime.lacks)
         delivery.start()
         stack.callback(delivery.close)
+        if runtime.stopping:
+            return
         without_collections(runtime.pipeline.run)
         left = delivery.drain(time.time() + (GRACE_S if runtime.stopping else END_GRACE_S))
         if left:
