@@ -75,7 +75,7 @@ class Family:
             return feature in self.samples
         return detector != "correlation" or self.n_pairs > 0
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The features' names and `*`."""
         return (*self.basis.grid.names, JOINT)

@@ -76,7 +76,7 @@ class Grid:
         """Length of the flat vector of counts."""
         return self.n_special + int(self.sizes.sum())
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The features' names in order."""
         return tuple(f.name for f in self.features)

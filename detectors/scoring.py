@@ -44,6 +44,7 @@ def score(profile: Profile, table: Table) -> Scored:
     known = np.array([reason is None for reason in reasons])
     for i in np.flatnonzero(known & np.isneginf(minus_log_p)):
         reasons[i] = NO_NULL
+    features = family.names
     values = np.stack([family.statistics(contrast, effects, pivots), np.exp(-minus_log_p), effects])
     rows = np.stack([rows_of(profile, contrast, table, j, detector) for j, detector in family.terms])
     bands = [psi.band(v) for v in psi.unbiased(contrast).tolist()]
@@ -51,7 +52,7 @@ def score(profile: Profile, table: Table) -> Scored:
     scores = tuple(
         Score(
             detector=detector,
-            feature=family.names[j],
+            feature=features[j],
             statistic=statistic if ok else None,
             p_value=p if reason is None else None,
             effect=effect if ok else None,

@@ -1,14 +1,12 @@
 """Counts records on a profile's grid: the step from rows to a table that adds."""
 
 from collections import Counter
-from functools import partial
 from zlib import crc32
 
 import numpy as np
 
 from detectors.family import JOINT
 from detectors.grid import INVALID, MISSING, SPECIAL, UNSEEN
-from detectors.joint import RandomFeatures
 from detectors.lookup import CellLookup
 from detectors.profile import Profile
 from detectors.summary import Sample, Table
@@ -16,7 +14,7 @@ from driftwatch.dedupe import take
 from driftwatch.records import Category, Mark, Records, Schema
 
 ABSENT = 2  # the mark of a value that its event says nothing of
-EMBEDDING_INVALID, EMBEDDING_ABSENT = 1, 2
+EMBEDDING_PRESENT, EMBEDDING_INVALID, EMBEDDING_MISSING = 0, 1, 3
 
 
 class ProfileCounter:
@@ -36,6 +34,7 @@ class ProfileCounter:
         ]
         embedding = [(i, place[c.name]) for i, c in enumerate(schema.of_kind("embedding")) if c.name in place]
         self._embeddings = embedding
+        self._embedded = [(i, grid.names[j]) for i, j in embedding if grid.names[j] in profile.random_features]
         scores = profile.normal_scores
         self._joint = np.searchsorted(self._lookup.features, scores.features)
         self._first, self._second = scores.pairs
@@ -51,38 +50,40 @@ class ProfileCounter:
         other = grid.slice(j).start + len(feature.categories) if feature.pooled else SPECIAL * j + UNSEEN
         return cells, other
 
-    def count(self, records: Records, rows: slice | np.ndarray) -> Table:
-        """A fresh table of these rows."""
+    def empty(self) -> Table:
+        """A table of no row."""
+        profile = self._profile
+        samples = tuple(Sample.empty(profile.mmd_rows, f.phases.size) for f in profile.random_features.values())
+        return Table(np.zeros(profile.grid.n_cells, np.int64), np.zeros(1 + profile.n_pairs), samples)
+
+    def count(self, table: Table, records: Records, rows: slice | np.ndarray) -> None:
+        """Adds these rows to a table of this profile."""
         if not isinstance(rows, slice) or rows != slice(None):
             records = take(records, rows)
-        grid, profile = self._profile.grid, self._profile
         numeric, marked, marks = self._numeric_of(records)
         codes = self._lookup(numeric, marked, marks)
-        counts = np.bincount(codes.ravel(), minlength=grid.n_cells + 1)
+        counts = np.bincount(codes.ravel(), minlength=len(table.counts) + 1)
         for i, (cells, other) in self._categories:
             for category, n in Counter(records.categories[i]).items():
                 counts[cells.get(category, other)] += n
+        table.counts += counts[:-1]
         here = self._present(len(records), marked, marks)
-        joint_codes = codes[:, self._joint]
-        z = profile.normal_scores(joint_codes)
-        products = (z.T @ z)[self._first, self._second]
-        table = Table(counts[:-1].astype(np.int64), np.concatenate([[float(len(here))], products]), ())
-        samples: list[Sample] = []
+        z = self._profile.normal_scores(codes[:, self._joint])
+        table.sums[0] += len(here)
+        table.sums[1:] += (z.T @ z)[self._first, self._second]
         if self._sampled:
             keys = np.fromiter(map(crc32, map(str.encode, records.ids)), np.uint32, len(records))
-        for name, features in profile.random_features.items():
-            sample = Sample.empty(profile.mmd_rows, features.phases.size)
-            if name == JOINT:
-                sample.add(keys[here], partial(embed, features, z[here]))
-            samples.append(sample)
+            if JOINT in self._sampled:
+                self._sample(table, JOINT, keys[here], z[here])
+            for i, name in self._embedded:
+                present = np.flatnonzero(records.embedding_states[i] == EMBEDDING_PRESENT)
+                self._sample(table, name, keys[present], records.embeddings[i][present])
         for i, j in self._embeddings:
-            present = self._count_embedding(table.counts, j, records.embedding_states[i])
-            name = grid.names[j]
-            if name in self._sampled:
-                rows_of = records.embeddings[i][present]
-                samples[self._sampled[name]].add(keys[present], partial(embed, profile.random_features[name], rows_of))
-        table.samples = tuple(samples)
-        return table
+            self._count_embedding(table.counts, j, records.embedding_states[i])
+
+    def _sample(self, table: Table, name: str, keys: np.ndarray, rows: np.ndarray) -> None:
+        features = self._profile.random_features[name]
+        table.samples[self._sampled[name]].add(keys, lambda kept: features(rows[kept]))
 
     def _numeric_of(self, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The numeric columns that the profile knows, with their marks."""
@@ -105,20 +106,12 @@ class ProfileCounter:
         absent = marked[(marks == ABSENT) & (marked[:, 1] == self._joint[0]), 0]
         return np.delete(rows, absent)
 
-    def _count_embedding(self, counts: np.ndarray, j: int, states: np.ndarray) -> np.ndarray:
-        """Counts an embedding's cells; returns the rows that hold one."""
-        special = SPECIAL * j
-        present = np.flatnonzero(states == 0)
-        counts[special + INVALID] += int((states == EMBEDDING_INVALID).sum())
-        absent = int((states == EMBEDDING_ABSENT).sum())
-        counts[special + MISSING] += len(states) - len(present) - absent - int((states == EMBEDDING_INVALID).sum())
-        counts[self._profile.grid.slice(j).start] += len(present)
-        return present
-
-
-def embed(features: RandomFeatures, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The random features of the rows that a sample keeps."""
-    return features(rows[kept])
+    def _count_embedding(self, counts: np.ndarray, j: int, states: np.ndarray) -> None:
+        """Counts an embedding's cells."""
+        of_state = np.bincount(states, minlength=4)
+        counts[SPECIAL * j + INVALID] += of_state[EMBEDDING_INVALID]
+        counts[SPECIAL * j + MISSING] += of_state[EMBEDDING_MISSING]
+        counts[self._profile.grid.slice(j).start] += of_state[EMBEDDING_PRESENT]
 
 
 class RowCounter:
@@ -126,6 +119,9 @@ class RowCounter:
 
     profile = ""
 
-    def count(self, records: Records, rows: slice | np.ndarray) -> Table:
-        """An empty table."""
+    def empty(self) -> Table:
+        """A table without cells."""
         return Table(np.zeros(0, np.int64), np.zeros(0))
+
+    def count(self, table: Table, records: Records, rows: slice | np.ndarray) -> None:
+        """Counts nothing."""

@@ -114,17 +114,17 @@ class CountWindower:
                 del self._open[stream]
 
     def _count_rows(self, records: Records, stream: Stream, opened: _Open, rows: np.ndarray) -> None:
-        table = opened.counter.count(records, slice(None) if len(rows) == len(records) else rows)
         times_s = records.times_s[rows]
         earliest_s, latest_s = float(times_s.min()), float(times_s.max())
         pane = opened.panes.get(records.shard)
         if pane is None:
             key = PaneKey(records.shard, stream, 0, opened.counter.profile)
-            pane = Pane(key, earliest_s, latest_s, int(records.positions[rows[0]]), len(rows), table)
+            position = int(records.positions[rows[0]])
+            pane = Pane(key, earliest_s, latest_s, position, 0, opened.counter.empty())
             opened.panes[records.shard] = pane
-        else:
-            pane.add(len(rows), table)
-            pane.start_s, pane.end_s = min(pane.start_s, earliest_s), max(pane.end_s, latest_s)
+        opened.counter.count(pane.table, records, slice(None) if len(rows) == len(records) else rows)
+        pane.n_records += len(rows)
+        pane.start_s, pane.end_s = min(pane.start_s, earliest_s), max(pane.end_s, latest_s)
         self._dirty_panes[pane.key] = pane
 
     def _emit(self, stream: Stream, panes: list[Pane], *, partial: bool) -> None:

@@ -170,14 +170,13 @@ class TimeWindower:
         for stream, chosen in by_stream(self._stream, records.versions, rows):
             counter = self._counter_for(stream, start_s)
             key = PaneKey(records.shard, stream, index, counter.profile)
-            table, n = counter.count(records, chosen), row_count(records, chosen)
             pane = held.panes.get(key)
             if pane is None:
                 position = int(records.positions[chosen][0])
-                pane = Pane(key, start_s, (index + 1) * self._settings.slide_s, position, n, table)
-                held.panes[key] = pane
-            else:
-                pane.add(n, table)
+                end_s = (index + 1) * self._settings.slide_s
+                pane = held.panes[key] = Pane(key, start_s, end_s, position, 0, counter.empty())
+            counter.count(pane.table, records, chosen)
+            pane.n_records += row_count(records, chosen)
             self._dirty_panes[key] = pane
 
     # Windows go out -------------------------------------------------------------------------------------------------

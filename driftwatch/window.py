@@ -71,8 +71,12 @@ class Counter(Protocol):
         """The profile's content hash; "" where none is known and only rows are counted."""
         ...
 
-    def count(self, records: Records, rows: slice | np.ndarray) -> Table:
-        """A fresh table of these rows; it is added to in place afterwards."""
+    def empty(self) -> Table:
+        """A table of no row."""
+        ...
+
+    def count(self, table: Table, records: Records, rows: slice | np.ndarray) -> None:
+        """Adds these rows to a table of this counter's."""
         ...
 
 
@@ -104,11 +108,6 @@ class Pane:
     first_position: int
     n_records: int
     table: Table
-
-    def add(self, n_records: int, table: Table) -> None:
-        """Takes in more rows, counted on the same profile."""
-        self.n_records += n_records
-        self.table += table
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,12 @@ class RowCounter:
     n_rows: int
     profile: str = "p"
 
-    def count(self, records: Records, rows: slice | np.ndarray) -> Table:
+    def empty(self) -> Table:
+        return Table(np.zeros(self.n_rows, np.int64), np.zeros(1))
+
+    def count(self, table: Table, records: Records, rows: slice | np.ndarray) -> None:
         numbers = records.numeric[rows, 0].astype(int)
-        return Table(np.bincount(numbers, minlength=self.n_rows), np.array([records.times_s[rows].sum()]))
+        table += Table(np.bincount(numbers, minlength=self.n_rows), np.array([records.times_s[rows].sum()]))
 
 
 @dataclass(frozen=True)
