@@ -70,9 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         body = self.rfile.read(int(length))
-        id, timestamp, signature = (
-            self.headers.get(f"webhook-{part}", "") for part in ("id", "timestamp", "signature")
-        )
+        said = self.headers
+        id, timestamp, signature = (said.get(f"webhook-{part}", "") for part in ("id", "timestamp", "signature"))
         is_verified = verify([self.server.secret], id, timestamp, body, signature, now_s=time.time())
         type = str(msgspec.json.decode(body)["type"]) if is_verified else "unsigned"
         self._answer(HTTPStatus.NO_CONTENT if is_verified else HTTPStatus.UNAUTHORIZED)

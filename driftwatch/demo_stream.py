@@ -32,9 +32,7 @@ FEATURES: dict[str, Kind] = {
 SCORE = "score"
 
 DRIFTED = ("income", "channel", "debt_ratio")
-DRIFT_IN_WORDS = (
-    "incomes fall by a quarter, a new channel brings 8 % of the applications, 15 % of debt_ratio is missing"
-)
+DRIFT_IN_WORDS = "incomes fall by a quarter, a new channel appears, debt_ratio gets lost"
 INCOME_FACTOR = 0.75
 NEW_CHANNEL, NEW_CHANNEL_SHARE = "comparison_site", 0.08
 MISSING_BEFORE, MISSING_ADDED = 0.01, 0.15
@@ -42,13 +40,13 @@ MISSING_BEFORE, MISSING_ADDED = 0.01, 0.15
 REGIONS = ("north", "east", "south", "west", "coast", "lakes", "hills", "islands")
 EMPLOYMENT = ("permanent", "self_employed", "temporary", "retired", "student")
 CHANNELS = ("web", "app", "branch", "phone")
-PURPOSES = ("car", "kitchen", "debt", "bathroom", "furniture", "solar", "medical", "wedding", "education", "travel")
-PURPOSES += ("roof", "boat", "business", "other")
+HOUSE_PURPOSES = ("kitchen", "bathroom", "furniture", "solar", "roof")
+PURPOSES = ("car", *HOUSE_PURPOSES, "debt", "medical", "wedding", "education", "travel", "boat", "business", "other")
 
 
 @dataclass(frozen=True, slots=True)
 class Applications:
-    """Applications in the order of time. A numeric column is float64 with NaN for missing, a categorical one object."""
+    """Applications in the order of time. NaN in a numeric column is missing."""
 
     columns: dict[str, np.ndarray]
     times_s: np.ndarray  # (n,): epoch seconds
@@ -87,19 +85,24 @@ def people(n: int, intensity: np.ndarray, rng: np.random.Generator) -> dict[str,
     income = simulate.lognormal(wealth, median=36_000, sigma=0.5) * (1 - (1 - INCOME_FACTOR) * intensity)
     channel = simulate.category(z[6], names=CHANNELS)
     return {
-        "age": np.clip(np.round(simulate.normal(age, mean=42, sd=13)), 18, 90),
-        "income": np.round(income),
+        "age": whole(np.clip(simulate.normal(age, mean=42, sd=13), 18, 90)),
+        "income": whole(income),
         "employment_years": np.round(simulate.zero_inflated(tenure, zeros=0.2, median=6, sigma=0.8), 1),
-        "loan_amount": np.round(simulate.lognormal(wish, median=9_000, sigma=0.7), -2),
+        "loan_amount": 100 * whole(simulate.lognormal(wish, median=90, sigma=0.7)),
         "debt_ratio": np.round(simulate.lognormal(z[1], median=0.28, sigma=0.45), 3),
-        "accounts": simulate.integer(z[2], median=4.5, sigma=0.5),
-        "previous_defaults": np.minimum(simulate.integer(z[3], median=0.5, sigma=0.8), 4.0),
+        "accounts": whole(simulate.integer(z[2], median=4.5, sigma=0.5)),
+        "previous_defaults": whole(np.minimum(simulate.integer(z[3], median=0.5, sigma=0.8), 4)),
         "is_homeowner": simulate.boolean(z[4], share=0.55),
         "region": simulate.category(z[5], names=REGIONS, exponent=0.7),
         "employment": simulate.category(z[7], names=EMPLOYMENT, exponent=1.3),
         "channel": simulate.add_category(channel, intensity, rng, name=NEW_CHANNEL, share=NEW_CHANNEL_SHARE),
         "purpose": simulate.category(simulate.latent(n, 1, rng)[:, 0], names=PURPOSES, exponent=0.8),
     }
+
+
+def whole(values: np.ndarray) -> np.ndarray:
+    """The nearest whole numbers, int64: events are to say 42, not 42.0."""
+    return np.asarray(np.rint(values), np.int64)
 
 
 def score(columns: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:

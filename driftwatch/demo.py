@@ -1,0 +1,191 @@
+"""`driftwatch demo`: the main job on a made-up service, live in a terminal, with nothing faked but the data.
+
+A reference is written and profiled by the product; a sidecar of its own process follows a growing file of events; half
+way the stream drifts, the alarm opens and reaches a receiver on this machine, which verifies its signature; the stream
+recovers and the alarm is resolved.
+"""
+
+import base64
+import queue
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from tqdm import tqdm
+
+from driftwatch.demo_receiver import Receiver
+from driftwatch.demo_sidecar import Sidecar, build_profile, fetch
+from driftwatch.demo_story import WINDOW_S, News, Plan, Story
+from driftwatch.demo_stream import FEATURES, SCORE, applications
+from driftwatch.errors import DriftwatchError
+
+FAST = Plan(reference_rows=6_000, window_rows=500, calm=5, drifting=4, recovering=5, duration_s=16.0)
+FULL = Plan(reference_rows=20_000, window_rows=1_000, calm=10, drifting=7, recovering=7, duration_s=60.0)
+
+TURN_S = 0.1
+PATIENCE_S = 30.0  # for what is to come after the last event
+SETTLE_S = 5.0
+INTERRUPTED = 130
+
+
+def main(*, fast: bool) -> int:
+    """Tells the story; 0 where it came out, 3 where it did not, 130 where it was interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us wants the sidecar ended too
+    try:
+        return tell(FAST if fast else FULL)
+    except KeyboardInterrupt:
+        say("Interrupted: the sidecar is stopped and the folder removed")
+        return INTERRUPTED
+
+
+def tell(plan: Plan) -> int:
+    """The whole story in a folder of its own, which is gone afterwards. Raises DriftwatchError."""
+    news: queue.SimpleQueue[News] = queue.SimpleQueue()
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    story = Story(plan, start_s=plan.start_s(now_s=time.time()))
+    with (
+        tempfile.TemporaryDirectory(prefix="driftwatch-demo-") as name,
+        Receiver(secret, news.put) as receiver,
+    ):
+        folder = Path(name)
+        say(f"A credit-scoring service of {len(FEATURES)} features and a score, made up. Its files: {folder}")
+        lines = write_files(folder, story, receiver.url, secret)
+        say(f"reference  {plan.reference_rows:,} applications of calm days; building its profile takes longest …")
+        began_s = time.monotonic()
+        build_profile(folder / "reference.jsonl", folder / "config.yaml", folder / "credit.profile")
+        say(f"profile    built in {time.monotonic() - began_s:.0f} s")
+        with Sidecar(folder / "config.yaml", news.put) as sidecar:
+            metrics = sidecar.ready()
+            say(f"sidecar    process {sidecar.pid}, metrics on {metrics}")
+            say(f"receiver   {receiver.url}, takes signed webhooks only")
+            play(lines, story, folder / "events.jsonl", news, sidecar)
+            counted = count_records(metrics, plan.n_events)
+        for line in story.summary(counted):
+            say(line)
+        missing = story.missing(counted)
+        if sidecar.exit_code != 0:
+            missing.append(f"the sidecar to end with 0 when it was told to stop; got {sidecar.exit_code}")
+    for line in missing:
+        say(f"NOT SEEN   {line}")
+    return DriftwatchError.exit_code if missing else 0
+
+
+def say(line: str) -> None:
+    """Writes a line above the bars, where there are any."""
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+def write_files(folder: Path, story: Story, url: str, secret: str) -> list[bytes]:
+    """Writes reference, configuration and secret, and an empty stream; answers the events that will be in it."""
+    plan, interval_s = story.plan, story.plan.interval_s
+    before = applications(
+        plan.reference_rows,
+        start_s=story.start_s - plan.reference_rows * interval_s,
+        interval_s=interval_s,
+        drift=slice(0),
+        seed=1,
+        first_id=0,
+    )
+    stream = applications(
+        plan.n_events,
+        start_s=story.start_s,
+        interval_s=interval_s,
+        drift=plan.drift,
+        seed=2,
+        first_id=plan.reference_rows,
+    )
+    (folder / "reference.jsonl").write_bytes(b"".join(before.lines()))
+    (folder / "events.jsonl").touch()
+    (folder / "secret").write_text(secret)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config(url), sort_keys=False))
+    return list(stream.lines())
+
+
+def config(url: str) -> dict[str, object]:
+    """The sidecar's configuration; paths are relative to its file."""
+    webhook = {"kind": "webhook", "url": url, "secret_file": "secret", "allow_http": True}
+    return {
+        "model": {"name": "credit", "version": "3"},
+        "source": {"kind": "file", "path": "events.jsonl", "follow": True},
+        "events": {"features": dict(FEATURES), "prediction": {"name": SCORE, "kind": "probability"}},
+        "reference": {"profile": "credit.profile"},
+        "window": {"length": f"{WINDOW_S}s", "lateness": "30s"},
+        "alarms": {"budget": "1 per 30d"},
+        "sinks": [
+            {"kind": "prometheus", "host": "127.0.0.1", "port": 0},
+            {"kind": "log"},
+            webhook | {"allow_private": ["127.0.0.0/8"]},
+        ],
+        "state": {"path": "state.db"},
+    }
+
+
+def play(lines: list[bytes], story: Story, path: Path, news: "queue.SimpleQueue[News]", sidecar: Sidecar) -> None:
+    """Writes the events at the plan's pace and shows what comes of them, until the story is over or nothing comes."""
+    plan, began_s, written = story.plan, time.monotonic(), 0
+    with path.open("ab", buffering=0) as file, Screen(len(lines)) as screen:
+        while written < len(lines) or not story.is_over:
+            elapsed_s = time.monotonic() - began_s
+            if elapsed_s > plan.duration_s + PATIENCE_S:
+                return
+            due = min(len(lines), int(len(lines) * elapsed_s / plan.duration_s))
+            file.write(b"".join(lines[written:due]))
+            for line in story.wrote(written, due):
+                say(line)
+            screen.wrote(due - written)
+            written = due
+            sidecar.check()
+            time.sleep(TURN_S)
+            while not news.empty():
+                for line in story.take(news.get()):
+                    say(line)
+            screen.show(story.status)
+
+
+class Screen:
+    """A bar for the stream and a line for the last window; neither where standard error is no terminal."""
+
+    def __init__(self, n_events: int) -> None:
+        self._stream = tqdm(total=n_events, desc="stream", unit=" events", disable=None, leave=False)
+        self._window = tqdm(bar_format="{desc}", disable=None, leave=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._window.close()
+        self._stream.close()
+
+    def wrote(self, n: int) -> None:
+        """Moves the bar on by n events."""
+        self._stream.update(n)
+
+    def show(self, status: str) -> None:
+        """Says how things stand."""
+        self._window.set_description_str(status)
+
+
+def count_records(address: str, n_events: int) -> int:
+    """The records that the sidecar's metrics say were used; waits a moment for the last ones."""
+    until_s = time.monotonic() + SETTLE_S
+    while True:
+        counted = read_records(address)
+        if counted >= n_events or time.monotonic() > until_s:
+            return counted
+        time.sleep(TURN_S)
+
+
+def read_records(address: str) -> int:
+    """What /metrics says now. Raises DriftwatchError."""
+    text = fetch(address).decode()
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    used = (s for s in samples if s.name == "driftwatch_records_total" and s.labels["outcome"] == "used")
+    return int(sum(sample.value for sample in used))
