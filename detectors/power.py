@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 from detectors.calibration import ONCE, Alarm, Null, rolling
 from detectors.contrast import Contrast
 from detectors.family import JointDifference, JointEffects
-from detectors.grid import MISSING, SPECIAL, UNSEEN, FeatureKind
+from detectors.grid import MISSING, SPECIAL, UNSEEN
 from detectors.openings import count_openings
 from detectors.profile import Profile
 from detectors.reference import null_of
@@ -77,7 +77,7 @@ def false_alarms(
     for draws in pseudo_windows(null, alarm, n_current, seed):
         at = np.arange(n_done, n_done + len(draws.current))
         largest[at] = trial.largest_terms(draws, at // WINDOWS)
-        first = at % WINDOWS == 0
+        first = np.flatnonzero(at % WINDOWS == 0)  # of those judged against one pseudo-reference
         references += zip(draws.reference[first], draws.joint_reference[first], strict=True)
         if n_kept < EXTREMES:
             kept = np.argsort(largest[at])[-max(1, round(kept_share * len(at))) :]
@@ -225,8 +225,8 @@ def _category(windows: NullWindows, amounts: Amounts) -> np.ndarray:
         first = profile.grid.slice(j).start
         chance = min(1.0, amounts[j] * profile.n_rows / max(profile.counts[first], 1.0))
         if profile.grid.sizes[j] > 1:
-            n = rng.binomial(np.round(moved[:, first]).astype(np.int64), chance)
-            moved[:, first] = np.maximum(moved[:, first] - n, 0)
+            n = np.minimum(rng.binomial(np.round(moved[:, first]).astype(np.int64), chance), moved[:, first])
+            moved[:, first] -= n
             moved[:, first + 1] += n
     return moved
 
@@ -252,22 +252,35 @@ def _missing(windows: NullWindows, amounts: Amounts) -> np.ndarray:
     return _lost(windows, amounts, MISSING, np.arange(len(windows.profile.grid.features)))
 
 
+def _varies(profile: Profile) -> np.ndarray:
+    return np.asarray(np.maximum.reduceat(np.abs(profile.basis.normal), profile.grid.starts) > 0)
+
+
+def _categorical(profile: Profile) -> np.ndarray:
+    return np.array([f.kind == "categorical" for f in profile.grid.features])
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A way in which a feature of some kinds may change, and the amounts between which the smallest is sought."""
+    """A way in which some features may change, and the amounts between which the smallest is sought."""
 
-    kinds: frozenset[FeatureKind]
+    possible: Callable[[Profile], np.ndarray]  # bool (features,)
     least: float
     most: float
     applied: Callable[[NullWindows, Amounts], np.ndarray]
 
 
 CHANGES: Mapping[str, Change] = {
-    "mean": Change(frozenset({"numeric"}), 0.002, 8.0, _mean),
-    "spread": Change(frozenset({"numeric"}), 0.002, 8.0, _spread),
-    "category": Change(frozenset({"categorical"}), 0.0002, 1.0, _category),
-    "unseen": Change(frozenset({"categorical"}), 0.0002, 1.0, _unseen),
-    "missing": Change(frozenset({"numeric", "categorical", "embedding"}), 0.0002, 1.0, _missing),
+    "mean": Change(_varies, 0.002, 8.0, _mean),
+    "spread": Change(_varies, 0.002, 8.0, _spread),
+    "category": Change(lambda profile: _categorical(profile) & (profile.grid.sizes > 1), 0.0002, 1.0, _category),
+    "unseen": Change(
+        lambda profile: _categorical(profile) & ~np.array([f.pooled for f in profile.grid.features]),
+        0.0002,
+        1.0,
+        _unseen,
+    ),
+    "missing": Change(lambda profile: np.ones(len(profile.grid.features), bool), 0.0002, 1.0, _missing),
 }
 """mean: every row moves up by this many standard deviations on the scale of normal scores (for a normal feature, its
 own); a value that many rows share stays one value, which more or fewer rows then have. spread: the distance from the
@@ -288,8 +301,8 @@ def smallest_changes(
 
     Found: enough windows are over the threshold and over a floor (detector → effect; one that is reached is enough;
     none = no floor), by terms of the changed feature alone, for the policy to open an alarm. First column: as soon as
-    it can, in its first k windows; second: within MANY_WINDOWS windows. inf = no amount is; nan = not a change that a
-    feature of this kind can undergo. All features change at once, each judged by its own terms. The profile must have
+    it can, in its first k windows; second: within MANY_WINDOWS windows. inf = no amount is; nan = not a change that the
+    feature can undergo. All features change at once, each judged by its own terms. The profile must have
     its codes.
 
     Cost: 20,000 windows, about 20 CPU-seconds for 25 features.
@@ -303,15 +316,13 @@ def smallest_changes(
     windows = NullWindows(profile, current, reference, seed)
     alarm = profile.calibration.alarm
     targets = (FOUND ** (1 / alarm.k), share_needed(alarm, MANY_WINDOWS))
-    kinds = [f.kind for f in profile.grid.features]
     found: dict[str, np.ndarray] = {}
     for name, change in CHANGES.items():
-        possible = np.array([kind in change.kinds for kind in kinds])
         columns: list[np.ndarray] = []
         for target in targets:
             progress((len(found) + len(columns) / len(targets)) / len(CHANGES))
             columns.append(_smallest(windows, change, target, threshold=threshold, n_current=n_current, floors=floors))
-        found[name] = np.where(possible[:, None], np.stack(columns, axis=1), np.nan)
+        found[name] = np.where(change.possible(profile)[:, None], np.stack(columns, axis=1), np.nan)
     progress(1.0)
     return found
 

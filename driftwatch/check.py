@@ -105,17 +105,21 @@ def report(settings: Config, profile: Profile, measured: Measured) -> list[str]:
 def what_was_read(settings: Config, profile: Profile, measured: Measured) -> list[str]:
     """The reference, the windows and the budget."""
     rate, window = profiles.known_rate(profile), settings.window
+    expected = profiles.window_rows(settings, rate)
     rows = f"{profile.n_rows:,}"
     if rate is not None:
         rows += f" over {span((profile.n_rows - 1) / rate)}, {per_time(rate)}"
     kinds = Counter(profile.kinds.values())
-    size = f"{window.count:,} rows"
-    if window.length is not None:
+    if window.length is None or window.slide is None:
+        size = f"{measured.n_current:,} rows"
+    else:
         size = format_duration(window.length)
-        if window.slide is not None and window.slide < window.length:
+        if window.slide < window.length:
             size += f", one every {format_duration(window.slide)}"
-        known = "about {:,} rows" if rate is not None else "taken to be {:,} rows: the reference has no times"
-        size += f", {known.format(measured.n_current)}"
+        if expected is None:
+            size += f", taken to be {measured.n_current:,} rows: the reference has no times"
+        else:
+            size += f", about {expected:,.0f} rows"
     alarms = settings.alarms
     budget = f"{alarms.budget}, which is 1 false alarm in {1 / measured.rate:,.0f} windows"
     if alarms.replicas > 1:
@@ -251,6 +255,8 @@ def cautions(settings: Config, profile: Profile, measured: Measured) -> list[str
             f"windows are small for this budget: in {which} one window does not show a shift of the mean by "
             f"{WIDE_SHIFT:g} sd. Choose longer windows, or a larger budget."
         )
+    if profile.calibration.alarm.panes > 1:
+        said.append(f"windows overlap; the figures within {MANY_WINDOWS} windows are for windows that do not.")
     if profile.periodic:
         said.append("how one season differs from the next is not in one reference: no range of false alarms is given.")
     return said
