@@ -113,8 +113,8 @@ class Story:
         """What was seen, in figures. `counted`: records by the sidecar's own metrics."""
         verified = sum(delivery.is_verified for delivery in self.deliveries.values())
         on_it = int(self.opened is not None)
-        yield f"Seen: {self.plan.n_events:,} events written, {counted:,} counted by the sidecar; {self.n_windows} windows"
-        yield f"      judged; {self.early} alarms before the drift, {on_it} on it; {verified} webhooks with valid signatures."
+        yield f"Seen: {self.plan.n_events:,} events written, {counted:,} counted; {self.n_windows} windows judged;"
+        yield f"      {self.early} alarms before the drift, {on_it} on it; {verified} webhooks with a valid signature."
 
     def missing(self, counted: int) -> list[str]:
         """What should have been seen and was not."""
