@@ -328,7 +328,7 @@ def test_bands_of_psi_are_the_customary_ones(value: float, word: str) -> None:
     assert psi.band(value) == word
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(x=st.integers(0, 60), y=st.integers(0, 400), n=st.integers(60, 5000), m=st.integers(400, 10**6))
 def test_the_exact_score_is_that_of_the_binomial_mid_p(x: int, y: int, n: int, m: int) -> None:
     found = float(upper_score(np.array(x), np.array(y), np.array(n), np.array(m)))
