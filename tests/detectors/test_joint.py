@@ -103,3 +103,11 @@ def test_the_profile_holds_the_means_of_the_joint_features(mixed: Built) -> None
     profile = mixed.profile
     table = mixed.window(mixed.columns)
     np.testing.assert_allclose(profile.joint_means[: profile.n_pairs], table.sums[1:] / table.sums[0], atol=1e-5)
+
+
+def test_sums_of_products_are_the_same_to_the_last_bit_in_any_order(mixed: Built) -> None:
+    profile = mixed.profile
+    z = profile.normal_scores(profile.codes[:, profile.normal_scores.features])
+    shuffled = np.random.default_rng(5).permutation(z)
+    assert (z.T @ z).tolist() == (shuffled.T @ shuffled).tolist()
+    assert (z.T @ z).tolist() == (z[:7].T @ z[:7] + z[7:].T @ z[7:]).tolist()
