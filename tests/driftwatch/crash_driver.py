@@ -1,0 +1,94 @@
+"""Runs the sidecar in forks of itself and kills them as it is told: a start costs no import.
+
+Reads orders on standard input, JSON lines: {"config": path, "point": name | null, "number": k, "delay_s": t | null}.
+Point: the fork kills itself at the k-th call of it. Delay: it is killed after so many seconds. Answers with the exit
+code of the fork, negative where a signal ended it. Batches are small here, so that there is much to be killed at.
+"""
+
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from driftwatch import app, cli, config, pipeline
+from driftwatch.sinks import delivery
+from driftwatch.sinks.webhook import WebhookTarget
+from driftwatch.sources import tabular
+from driftwatch.store import Store
+from driftwatch.store_outbox import StoredOutbox
+
+BATCH = 240
+POINTS: dict[str, tuple[type, str, str]] = {
+    "before a save": (Store, "save", "before"),
+    "amid a save": (Store, "_save_counts", "after"),
+    "after a save": (Store, "save", "after"),
+    "before a post": (WebhookTarget, "post", "before"),
+    "after a post": (WebhookTarget, "post", "after"),
+    "before a retry is recorded": (StoredOutbox, "retry", "before"),
+    "after a delivery is recorded": (StoredOutbox, "delivered", "after"),
+}
+
+
+def kill_at(point: str, number: int) -> None:
+    """Replaces a method by one that kills this process at its `number`-th call."""
+    owner, name, when = POINTS[point]
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def call(*values: Any, **named: Any) -> Any:
+        nonlocal calls
+        if when == "before":
+            calls += 1
+            kill_if_due()
+        result = original(*values, **named)
+        if when == "after":  # one that raised did not get there
+            calls += 1
+            kill_if_due()
+        return result
+
+    def kill_if_due() -> None:
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, call)
+
+
+def warm_up(settings: str) -> None:
+    """Does before the fork what every fork would do: builds the validator, and looks through the heap once."""
+    app.make_policy(config.load(settings))
+    gc.collect()
+    gc.freeze()
+
+
+def live(order: dict[str, Any]) -> None:
+    """One life of the sidecar."""
+    pipeline.CHECKPOINT_ROWS = 1
+    delivery.BACK_OFF_S, delivery.POLL_MIN_S = 0.01, 0.005
+    vars(tabular)["JsonLinesSource"] = partial(tabular.JsonLinesSource, batch_size=BATCH)
+    if order["point"] is not None:
+        kill_at(order["point"], order["number"])
+    cli.main(["run", "-c", order["config"]])
+
+
+def main() -> None:
+    """Answers orders until there are no more."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        warm_up(order["config"])
+        child = os.fork()
+        if child == 0:
+            live(order)
+        if order["delay_s"] is not None:
+            time.sleep(order["delay_s"])
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+main()
