@@ -142,10 +142,11 @@ class Family:
         if self.n_pairs:
             out[..., self.of("correlation")] = np.abs(joint.correlation).max(axis=-1)[..., None]
         for k, name in enumerate(self.samples):
-            out[..., self._sample_term(name)] = np.sqrt(joint.mmd[k]) * joint.mmd_size[k]
+            out[..., self.sample_term(name)] = np.sqrt(joint.mmd[k]) * joint.mmd_size[k]
         return out
 
-    def _sample_term(self, name: str) -> int:
+    def sample_term(self, name: str) -> int:
+        """The MMD term of a sample."""
         return self.terms.index((self.names.index(name), "mmd"))
 
     def effects(self, contrast: Contrast, joint: "JointEffects") -> np.ndarray:
@@ -168,7 +169,7 @@ class Family:
             out[at] = values[self.feature[at]]
         out[self.of("correlation")] = joint.correlation
         for k, name in enumerate(self.samples):
-            out[self._sample_term(name)] = joint.mmd[k]
+            out[self.sample_term(name)] = joint.mmd[k]
         return out
 
     def statistics(self, contrast: Contrast, effects: np.ndarray, pivots: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class NormalScores:
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """float64 (rows, watched features) of flat cells (rows, watched features)."""
-        return np.asarray(self.by_cell[codes])
+        return self.by_cell.take(codes)
 
     @property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:

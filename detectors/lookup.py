@@ -33,7 +33,8 @@ class CellLookup:
             edges = grid.features[j].edges
             self._edges.append(edges if edges is not None else np.empty(0))
             self._fill(i, self._edges[i])
-        self._offset = np.arange(n, dtype=np.int64) * BUCKETS
+        self._offset = np.arange(n, dtype=np.float64) * BUCKETS
+        self._cell, self._edge = self._cell.ravel(), self._edge.ravel()
         self._any_crowded = bool(self._crowded.any())
 
     def _fill(self, i: int, edges: np.ndarray) -> None:
@@ -65,12 +66,13 @@ class CellLookup:
             scaled = (values - self._low) * self._scale
         np.fmax(scaled, 0, out=scaled)  # NaN becomes 0
         np.fmin(scaled, BUCKETS - 1, out=scaled)
+        np.floor(scaled, out=scaled)
+        scaled += self._offset
         bucket = scaled.astype(np.int64)
-        bucket += self._offset
-        cells: np.ndarray = self._cell.ravel()[bucket]
-        cells += values > self._edge.ravel()[bucket]
+        cells: np.ndarray = self._cell.take(bucket)
+        cells += values > self._edge.take(bucket)
         if self._any_crowded:
-            crowded = self._crowded.ravel()[bucket]
+            crowded = self._crowded.take(bucket)
             for i in np.flatnonzero(crowded.any(axis=0)):
                 rows = np.flatnonzero(crowded[:, i])
                 cells[rows, i] = self._first[i] + np.searchsorted(self._edges[i], values[rows, i], "left")

@@ -1,12 +1,12 @@
 """A window's table against a profile: every score, its place in the calibrated family, and what it comes to."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 
 from detectors.contrast import Contrast
-from detectors.family import JointDifference, JointEffects
+from detectors.family import Family, JointDifference, JointEffects
 from detectors.profile import Profile
 from detectors.score import Score
 from detectors.summary import Table
@@ -15,6 +15,7 @@ from detectors.two_sample.special_cells import CELLS
 
 MIN_OBSERVED = 10  # rows with a value that a feature's distribution is judged on
 NO_NULL = "no_null"  # the reference never moved the statistic (a constant): it is shown, but has no p-value
+PAIRS = "correlation"
 LARGEST = 690.0  # −log of the smallest p-value that is told apart, 1e-300
 
 
@@ -40,30 +41,29 @@ def score(profile: Profile, table: Table) -> Scored:
     pivots = family.pivots(contrast, joint)
     effects = family.effects(contrast, joint_effects)
     minus_log_p = np.minimum(profile.calibration.minus_log_p(family, pivots, n), LARGEST)
-    reasons = [reason_of(profile, contrast, table, j, detector) for j, detector in family.terms]
+    rows = rows_behind(profile, contrast, table)
+    reasons = reasons_of(family, rows)
     known = np.array([reason is None for reason in reasons])
-    for i in np.flatnonzero(known & np.isneginf(minus_log_p)):
-        reasons[i] = NO_NULL
-    features = family.names
-    values = np.stack([family.statistics(contrast, effects, pivots), np.exp(-minus_log_p), effects])
-    rows = np.stack([rows_of(profile, contrast, table, j, detector) for j, detector in family.terms])
-    bands = [psi.band(v) for v in psi.unbiased(contrast).tolist()]
-    details: dict[str, Sequence[str | None]] = {"psi": bands, "correlation": [joint_effects.pair] * len(family.names)}
+    flat = known & np.isneginf(minus_log_p)
+    for t in np.flatnonzero(flat):
+        reasons[t] = NO_NULL
+    p_values = np.where(flat, np.nan, np.exp(-minus_log_p))
+    values = np.stack([family.statistics(contrast, effects, pivots), p_values, effects])
+    values[:, ~known] = np.nan
+    names, bands = family.names, [psi.band(v) for v in psi.unbiased(contrast).tolist()]
     scores = tuple(
         Score(
-            detector=detector,
-            feature=features[j],
-            statistic=statistic if ok else None,
-            p_value=p if reason is None else None,
-            effect=effect if ok else None,
-            n_reference=int(n_reference),
-            n_current=int(n_current),
-            verdict=None if reason is None else "undetermined",
-            reason=reason,
-            detail=details[detector][j] if reason is None and detector in details else None,
+            detector,
+            *(None if isnan(v) else v for v in numbers),
+            n_reference,
+            n_current,
+            names[j],
+            None if reason is None else "undetermined",
+            reason,
+            None if reason else bands[j] if detector == "psi" else joint_effects.pair if detector == PAIRS else None,
         )
-        for (j, detector), ok, reason, (statistic, p, effect), (n_reference, n_current) in zip(
-            family.terms, known, reasons, values.T.tolist(), rows.tolist(), strict=True
+        for (j, detector), reason, numbers, (n_reference, n_current) in zip(
+            family.terms, reasons, values.T.tolist(), rows.T.astype(int).tolist(), strict=True
         )
     )
     terms = np.where(known, minus_log_p + family.log_weight, -np.inf)
@@ -94,24 +94,33 @@ def joint_difference(profile: Profile, table: Table) -> tuple[JointDifference, J
     return JointDifference(correlation, tuple(squares), tuple(sizes)), JointEffects(change, pair, tuple(effects))
 
 
-def reason_of(profile: Profile, contrast: Contrast, table: Table, j: int, detector: str) -> str | None:
-    """Why a term cannot be decided, or None."""
-    if j == len(profile.grid.features):
-        n = table.sums[0] if detector == "correlation" else table.samples[-1].n
-        return None if n >= MIN_OBSERVED else "too_few_observed"
-    if detector not in CELLS and contrast.n_reference[j] == 0:
-        return "no_reference"
-    n = contrast.rows[1][j] if detector in CELLS else contrast.n_current[j]
-    return None if n >= MIN_OBSERVED else "too_few_observed" if n else "nothing_observed"
+def rows_behind(profile: Profile, contrast: Contrast, table: Table) -> np.ndarray:
+    """Reference and current rows behind every term, float64 (2, terms).
+
+    All of the feature's rows for special cells, those with a value for its distribution; of a joint term those of its
+    sums or its sample.
+    """
+    family = profile.family
+    rows = np.zeros((2, len(family.terms)))
+    special, single = np.isin(family.detector, list(CELLS)), family.feature < len(profile.grid.features)
+    observed = np.stack([contrast.n_reference, contrast.n_current])
+    rows[:, special] = np.stack(contrast.rows)[:, family.feature[special]]
+    rows[:, ~special & single] = observed[:, family.feature[~special & single]]
+    rows[:, family.of("correlation")] = [[profile.n_rows], [table.sums[0]]]
+    for sample, name in zip(table.samples, family.samples, strict=True):
+        rows[:, family.sample_term(name)] = profile.n_rows, sample.n
+    return rows
 
 
-def rows_of(profile: Profile, contrast: Contrast, table: Table, j: int, detector: str) -> tuple[float, float]:
-    """Reference and current rows behind a term: all of the feature's for special cells, else those observed."""
-    if j == len(profile.grid.features):
-        return profile.n_rows, table.sums[0] if detector == "correlation" else table.samples[-1].n
-    if detector in CELLS:
-        return contrast.rows[0][j], contrast.rows[1][j]
-    return contrast.n_reference[j], contrast.n_current[j]
+def reasons_of(family: Family, rows: np.ndarray) -> list[str | None]:
+    """Why each term cannot be decided, or None. A special cell needs no observed reference row."""
+    special = np.isin(family.detector, list(CELLS))
+    reasons: list[str | None] = [None] * len(special)
+    for t in np.flatnonzero((rows[1] < MIN_OBSERVED) | (~special & (rows[0] == 0))):
+        n_reference, n_current = rows[:, t]
+        without = not special[t] and n_reference == 0
+        reasons[t] = "no_reference" if without else "too_few_observed" if n_current else "nothing_observed"
+    return reasons
 
 
 def quality(profile: Profile, contrast: Contrast) -> tuple[tuple[str, str, float, float], ...]:

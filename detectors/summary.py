@@ -34,9 +34,10 @@ class Sample:
         self._thin()
         kept = np.flatnonzero(levels >= self.level)
         if len(kept):
-            values, levels = features(kept), levels[kept]
-            for level in np.unique(levels):
-                self.sums[level] += values[levels == level].sum(axis=0, dtype=np.float64)
+            order = np.argsort(levels[kept], kind="stable")
+            held = levels[kept[order]]
+            starts = np.flatnonzero(np.diff(held, prepend=-1))
+            self.sums[held[starts]] += np.add.reduceat(features(kept[order]), starts, axis=0, dtype=np.float64)
 
     def _thin(self) -> None:
         self.counts[: self.level] = 0

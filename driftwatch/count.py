@@ -37,6 +37,7 @@ class ProfileCounter:
         self._embedded = [(i, grid.names[j]) for i, j in embedding if grid.names[j] in profile.random_features]
         scores = profile.normal_scores
         self._joint = np.searchsorted(self._lookup.features, scores.features)
+        self._all_joint = len(self._joint) == len(self._lookup.features)
         self._first, self._second = scores.pairs
         self._sampled = {name: k for k, name in enumerate(profile.random_features)}
 
@@ -68,7 +69,7 @@ class ProfileCounter:
                 counts[cells.get(category, other)] += n
         table.counts += counts[:-1]
         here = self._present(len(records), marked, marks)
-        z = self._profile.normal_scores(codes[:, self._joint])
+        z = self._profile.normal_scores(codes if self._all_joint else codes[:, self._joint])
         table.sums[0] += len(here)
         table.sums[1:] += (z.T @ z)[self._first, self._second]
         if self._sampled:
