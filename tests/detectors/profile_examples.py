@@ -66,8 +66,7 @@ def table(profile: Profile, columns: Columns, invalid: dict[str, np.ndarray] | N
         rows = z if name == JOINT else columns[name]
         present = ~np.isnan(rows).any(axis=1)
         sample = Sample.empty(profile.mmd_rows, features.phases.size)
-        values = features(rows[present])
-        sample.add(keys[present], lambda kept, values=values: values[kept])
+        sample.add(keys[present], features(rows[present]).__getitem__)
         samples.append(sample)
     return Table(profile.grid.count(codes).astype(np.int64), sums, tuple(samples))
 
