@@ -26,8 +26,8 @@ class CellLookup:
         self._invalid = (SPECIAL * self.features + INVALID).astype(np.int64)
         self._uncounted = grid.n_cells
         self._low, self._scale = np.zeros(n), np.zeros(n)
-        self._cell = np.zeros((n, BUCKETS), np.int64)
-        self._edge = np.full((n, BUCKETS), np.inf)
+        self._cell: np.ndarray = np.zeros((n, BUCKETS), np.int64)
+        self._edge: np.ndarray = np.full((n, BUCKETS), np.inf)
         self._crowded = np.zeros((n, BUCKETS), bool)
         for i, j in enumerate(self.features):
             edges = grid.features[j].edges

@@ -1,7 +1,6 @@
 """A window's table against a profile: every score, its place in the calibrated family, and what it comes to."""
 
 from dataclasses import dataclass
-from math import isnan
 
 import numpy as np
 
@@ -49,12 +48,15 @@ def score(profile: Profile, table: Table) -> Scored:
         reasons[t] = NO_NULL
     p_values = np.where(flat, np.nan, np.exp(-minus_log_p))
     values = np.stack([family.statistics(contrast, effects, pivots), p_values, effects])
-    values[:, ~known] = np.nan
+    numbers = values.astype(object)
+    numbers[np.isnan(values) | ~known] = None
     names, bands = family.names, [psi.band(v) for v in psi.unbiased(contrast).tolist()]
     scores = tuple(
         Score(
             detector,
-            *(None if isnan(v) else v for v in numbers),
+            statistic,
+            p_value,
+            effect,
             n_reference,
             n_current,
             names[j],
@@ -62,8 +64,8 @@ def score(profile: Profile, table: Table) -> Scored:
             reason,
             None if reason else bands[j] if detector == "psi" else joint_effects.pair if detector == PAIRS else None,
         )
-        for (j, detector), reason, numbers, (n_reference, n_current) in zip(
-            family.terms, reasons, values.T.tolist(), rows.T.astype(int).tolist(), strict=True
+        for (j, detector), reason, (statistic, p_value, effect), (n_reference, n_current) in zip(
+            family.terms, reasons, numbers.T.tolist(), rows.T.astype(int).tolist(), strict=True
         )
     )
     terms = np.where(known, minus_log_p + family.log_weight, -np.inf)

@@ -395,7 +395,6 @@ def test_fewer_missing_values_than_in_the_reference_score_below_zero() -> None:
 
 def test_jensen_shannon_of_samples_apart_is_the_root_of_log_two() -> None:
     reference, current = np.zeros(GRID.n_cells), np.zeros(GRID.n_cells)
-    at = GRID.slice(2)
-    reference[at.start], current[at.start + 1] = 100, 7
+    reference[GRID.slice(2).start], current[GRID.slice(2).start + 1] = 100, 7
     found = jensen_shannon.statistic(Contrast(BASIS, reference=reference, current=current))[2]
     assert exp(found**2) == pytest.approx(2)
