@@ -1,0 +1,50 @@
+"""Where and when something was measured, and tables in Markdown."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+PACKAGES = ("numpy", "scipy", "msgspec", "pydantic")
+
+
+def write(name: str, title: str, command: str, body: Sequence[str]) -> None:
+    """Writes docs/NAME.md: a title, how it is made again, where it was measured, then the body's paragraphs."""
+    made = (
+        f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d} at commit {commit()}: {machine()}; "
+        f"Python {platform.python_version()}, {', '.join(f'{p} {version(p)}' for p in PACKAGES)}."
+    )
+    (DOCS / f"{name}.md").write_text("\n\n".join([f"# {title}", made, *body]) + "\n", "utf-8")
+
+
+def command() -> str:
+    """How this process was started, as a person would type it."""
+    module = Path(sys.argv[0]).stem
+    return " ".join(["OPENBLAS_NUM_THREADS=1 python -m", f"benchmarks.{module}", *sys.argv[1:]])
+
+
+def machine() -> str:
+    """The processor, and how many of them."""
+    from os import cpu_count
+
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {cpu_count()} logical cores, {platform.system()}"
+
+
+def commit() -> str:
+    """The commit's short name."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=DOCS.parent, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is left-aligned, the others right-aligned."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])

@@ -1,0 +1,228 @@
+"""Streams whose distribution is known, and tables of their windows in bulk: rows of numbers, no events."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.signal import lfilter
+from scipy.special import ndtr
+
+from detectors.contrast import Contrast
+from detectors.family import JOINT, JointDifference
+from detectors.grid import SPECIAL, UNSEEN, FeatureKind
+from detectors.lookup import CellLookup
+from detectors.profile import Profile
+from detectors.summary import Sample, Table
+
+Kind = Literal["normal", "lognormal", "heavy", "ties", "ar1", "season"]
+
+CORRELATION = 0.3  # of every pair of numeric features, before they are transformed
+PHI = 0.9
+PERIOD, AMPLITUDE = 20_000, 2.0  # of a season, rows and standard deviations
+BULK_ROWS = 50_000  # drawn and encoded at once
+NO_MARKS = np.empty((0, 2), np.intp), np.empty(0, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a stream is drawn from.
+
+    `categories`: how many the categorical features have, one after the other; they follow Zipf's law. `dependent`:
+    under "ar1" the categories are autocorrelated as well. `correlation` is that of every pair of numeric features.
+    """
+
+    kind: Kind = "normal"
+    n_numeric: int = 20
+    n_categorical: int = 5
+    categories: tuple[int, ...] = (2, 5, 12, 20, 50)
+    dependent: bool = False
+    correlation: float = CORRELATION
+
+    @property
+    def kinds(self) -> dict[str, FeatureKind]:
+        """The features, numeric ones first."""
+        numeric: dict[str, FeatureKind] = {f"x{i}": "numeric" for i in range(self.n_numeric)}
+        return {**numeric, **{f"c{i}": "categorical" for i in range(self.n_categorical)}}
+
+    def n_categories(self, i: int) -> int:
+        """Categories of categorical feature i."""
+        return self.categories[i % len(self.categories)]
+
+    def shares(self, i: int) -> np.ndarray:
+        """Probabilities of the categories of categorical feature i."""
+        weights = 1 / np.arange(1, self.n_categories(i) + 1)
+        return np.asarray(weights / weights.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Consecutive rows: float64 (rows, numeric) and the rank of each category, intp (rows, categorical)."""
+
+    numeric: np.ndarray
+    ranks: np.ndarray
+
+    def columns(self) -> dict[str, np.ndarray | list[str]]:
+        """As a profile is built from."""
+        found: dict[str, np.ndarray | list[str]] = {f"x{i}": column for i, column in enumerate(self.numeric.T)}
+        return {**found, **{f"c{i}": [f"v{r}" for r in column.tolist()] for i, column in enumerate(self.ranks.T)}}
+
+
+class Stream:
+    """Draws the rows of a world one after the other; what they depend on is remembered."""
+
+    def __init__(self, world: World, seed: int | tuple[int, ...]) -> None:
+        self._world = world
+        self._rng = np.random.default_rng(seed)
+        self._position = 0
+        shape = (world.n_numeric + 1 + world.n_categorical,)
+        self._memory = PHI * self._rng.normal(size=(1, *shape))
+
+    def take(self, n_rows: int) -> Rows:
+        """The next rows."""
+        world, rng = self._world, self._rng
+        latent = rng.normal(size=(n_rows, world.n_numeric + 1 + world.n_categorical))
+        if world.kind == "ar1":
+            scaled = np.sqrt(1 - PHI**2) * latent
+            smooth, self._memory = lfilter([1.0], [1.0, -PHI], scaled, axis=0, zi=self._memory)
+            latent[:, : world.n_numeric + 1] = smooth[:, : world.n_numeric + 1]
+            if world.dependent:
+                latent = smooth
+        own, common, chosen = np.split(latent, [world.n_numeric, world.n_numeric + 1], axis=1)
+        z = np.sqrt(1 - world.correlation) * own + np.sqrt(world.correlation) * common
+        if world.kind == "season":
+            place = self._position + np.arange(n_rows)
+            z += AMPLITUDE * np.sin(2 * np.pi * place / PERIOD)[:, None]
+        self._position += n_rows
+        ranks = np.empty((n_rows, world.n_categorical), np.intp)
+        for i, column in enumerate(ndtr(chosen).T):
+            ranks[:, i] = np.searchsorted(np.cumsum(world.shares(i))[:-1], column, "right")
+        return Rows(self._shaped(z), ranks)
+
+    def _shaped(self, z: np.ndarray) -> np.ndarray:
+        if self._world.kind == "lognormal":
+            return np.asarray(np.exp(z))
+        if self._world.kind == "heavy":  # Student's t with two degrees of freedom
+            return np.asarray(z / np.sqrt(self._rng.exponential(size=z.shape)))
+        if self._world.kind == "ties":  # halves, integers, zero inflation, a rare 1
+            z[:, 0::4] = np.round(2 * z[:, 0::4]) / 2
+            z[:, 1::4] = np.round(z[:, 1::4])
+            z[:, 2::4] = np.maximum(z[:, 2::4], 0)
+            z[:, 3::4] = z[:, 3::4] > 2.3
+        return z
+
+
+class Encoder:
+    """Finds the cells of a world's rows on a profile's grid."""
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        grid = profile.grid
+        self._numeric = CellLookup(grid)
+        self._cells = []
+        for i in range(world.n_categorical):
+            j = world.n_numeric + i
+            known = grid.category_cells(j)
+            other = grid.slice(j).stop - 1 if grid.features[j].pooled else SPECIAL * j + UNSEEN
+            self._cells.append(np.array([known.get(f"v{r}", other) for r in range(world.n_categories(i))]))
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Flat cells, int64 (rows, features)."""
+        ranks = [cells[column] for cells, column in zip(self._cells, rows.ranks.T, strict=True)]
+        return np.column_stack([self._numeric(rows.numeric, *NO_MARKS), *ranks])
+
+
+def windows(profile: Profile, stream: Stream, world: World, n_rows: int, n_windows: int) -> Iterator[list[Table]]:
+    """Tables of the next windows of a stream, as the service would count them, in portions."""
+    encode, rng = Encoder(profile, world), np.random.default_rng(n_rows)
+    step = max(1, BULK_ROWS // n_rows)
+    for first in range(0, n_windows, step):
+        count = min(step, n_windows - first)
+        codes = encode(stream.take(count * n_rows)).reshape(count, n_rows, -1)
+        yield tables(profile, codes, rng)
+
+
+def tables(profile: Profile, codes: np.ndarray, rng: np.random.Generator) -> list[Table]:
+    """Tables of windows given their cells (windows, rows, features); ids are drawn at random."""
+    n_windows, n_rows, _ = codes.shape
+    n_cells = profile.grid.n_cells
+    flat = codes + np.arange(n_windows)[:, None, None] * n_cells
+    counts = np.bincount(flat.ravel(), minlength=n_windows * n_cells).reshape(n_windows, n_cells)
+    z = profile.normal_scores(codes[:, :, profile.normal_scores.features])
+    first, second = profile.normal_scores.pairs
+    products = (z.transpose(0, 2, 1) @ z)[:, first, second]
+    keys = rng.integers(0, 1 << 32, (n_windows, n_rows), np.uint32)
+    return [
+        Table(counts[i], np.concatenate([[float(n_rows)], products[i]]), samples(profile, keys[i], z[i]))
+        for i in range(n_windows)
+    ]
+
+
+def samples(profile: Profile, keys: np.ndarray, z: np.ndarray) -> tuple[Sample, ...]:
+    """The sample of the numeric features together."""
+    if JOINT not in profile.random_features:
+        return ()
+    features = profile.random_features[JOINT]
+    sample = Sample.empty(profile.mmd_rows, features.phases.size)
+    sample.add(keys, lambda kept: features(z[kept]))
+    return (sample,)
+
+
+def drawn_tables(
+    profile: Profile, world: World, n_rows: int, n_windows: int, rng: np.random.Generator
+) -> Iterator[list[Table]]:
+    """The same for a world of independent normal features, without drawing its rows.
+
+    Counts are multinomial. Mean products of scores are normal: for independent features those of two pairs are
+    uncorrelated up to the reference's error in the mean score, and so are they and the counts. The MMD's sample, at
+    most `mmd_rows` of the rows, is drawn row by row.
+    """
+    grid, scores = profile.grid, profile.normal_scores
+    shares = np.zeros(grid.n_cells)
+    for j, feature in enumerate(grid.features):
+        if feature.edges is not None:
+            shares[grid.slice(j)] = np.diff(ndtr(feature.edges), prepend=0.0, append=1.0)
+    moments = np.array(
+        [[(shares[grid.slice(j)] * scores.by_cell[grid.slice(j)] ** k).sum() for k in (1, 2)] for j in scores.features]
+    )
+    first, second = scores.pairs
+    mean = moments[first, 0] * moments[second, 0]
+    sd = np.sqrt(moments[first, 1] * moments[second, 1] - mean**2)
+    sampled = windows(profile, Stream(world, int(rng.integers(1 << 30))), world, profile.mmd_rows, n_windows)
+    for portion in sampled:
+        counts = np.zeros((len(portion), grid.n_cells), np.int64)
+        for j, feature in enumerate(grid.features):
+            if feature.edges is None:
+                known = grid.category_cells(j)
+                i = j - world.n_numeric
+                cells = np.array([known.get(f"v{r}", SPECIAL * j + UNSEEN) for r in range(world.n_categories(i))])
+                for row in counts:
+                    np.add.at(row, cells, rng.multinomial(n_rows, world.shares(i)))
+            else:
+                counts[:, grid.slice(j)] = rng.multinomial(n_rows, shares[grid.slice(j)], len(portion))
+        products = n_rows * mean + np.sqrt(n_rows) * sd * rng.normal(size=(len(portion), len(mean)))
+        yield [
+            Table(counts[i], np.concatenate([[float(n_rows)], products[i]]), table.samples)
+            for i, table in enumerate(portion)
+        ]
+
+
+def terms(profile: Profile, portion: list[Table]) -> np.ndarray:
+    """−log p + log weight of every term of windows with equally many rows, (windows, terms), as `scoring.score` has it.
+
+    Only for windows in which every feature was observed: nothing is left out here.
+    """
+    family, n_pairs, n = profile.family, profile.n_pairs, float(portion[0].sums[0])
+    current = np.stack([table.counts for table in portion]).astype(np.float64)
+    contrast = Contrast(profile.basis, reference=profile.counts, current=current)
+    off = np.stack([table.sums[1:] for table in portion]) / n - profile.joint_means[:n_pairs]
+    size = 1 / np.sqrt(1 / n + 1 / profile.n_rows)
+    correlation = off * size / profile.calibration.pair_sd(n) if n_pairs else off
+    squares, sizes = [], []
+    if portion[0].samples:
+        counts = np.array([table.samples[0].n for table in portion])
+        means = np.stack([table.samples[0].sums.sum(axis=0) for table in portion]) / counts[:, None]
+        squares.append(2 * np.mean((means - profile.joint_means[n_pairs:]) ** 2, axis=1))
+        sizes.append(1 / np.sqrt(1 / counts + 1 / profile.n_rows))
+    joint = JointDifference(correlation, tuple(squares), tuple(sizes))
+    minus_log_p = profile.calibration.minus_log_p(family, family.pivots(contrast, joint), n)
+    return np.asarray(minus_log_p + family.log_weight)
