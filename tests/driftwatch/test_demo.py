@@ -211,6 +211,35 @@ def test_a_sidecar_that_cannot_start_is_an_error_with_its_own_words(tmp_path: Pa
     assert "none.yaml: cannot be read" in str(caught.value)
 
 
+def watched(folder: Path) -> Path:
+    """The demo's configuration without a reference, and two windows of its stream."""
+    made = applications(450, start_s=1_767_571_200.0, interval_s=3.0, drift=slice(0), seed=3, first_id=0)
+    (folder / "events.jsonl").write_bytes(b"".join(made.lines()))
+    (folder / "secret").write_text(SECRET)
+    path = folder / "config.yaml"
+    path.write_text(json.dumps({**config("http://127.0.0.1:1/alarms"), "reference": None}))
+    return path
+
+
+def test_a_sidecar_hands_on_its_decisions_and_ends_in_order_when_it_is_left(tmp_path: Path) -> None:
+    decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+    with Sidecar(watched(tmp_path), decisions.put) as sidecar:
+        assert [decisions.get(timeout=30).window.n_records for _ in range(2)] == [200, 200]
+        sidecar.check()
+    assert sidecar.exit_code == 0
+
+
+def test_a_sidecar_that_is_killed_is_an_error_at_the_next_check(tmp_path: Path) -> None:
+    decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+    with Sidecar(watched(tmp_path), decisions.put) as sidecar:
+        decisions.get(timeout=30)
+        os.kill(sidecar.pid, signal.SIGKILL)
+        with pytest.raises(DriftwatchError, match=r"exit code -9.*metrics on http"):
+            while True:
+                sidecar.check()
+                time.sleep(0.01)
+
+
 def test_an_address_where_nobody_answers_is_an_error() -> None:
     with Receiver(SECRET, lambda delivery: None) as receiver:
         with pytest.raises(DriftwatchError, match="got 501"):
