@@ -56,10 +56,10 @@ class Seen:
         while at < len(ids):
             room = self._size - self._shown % self._size
             run = ids[at : at + room]
-            distinct, now = set(run), self._now
-            if len(distinct) == len(run) and now.known.isdisjoint(distinct) and self._before.known.isdisjoint(distinct):
-                now.known |= distinct
-            else:
+            now, n_known = self._now, len(self._now.known)
+            now.known.update(run)
+            if len(now.known) < n_known + len(run) or not self._before.known.isdisjoint(run):
+                now.known = set(now.ids)  # some id is not new: look at them one by one
                 duplicates += [at + i for i, key in enumerate(run) if self._is_duplicate(key, self._shown + i)]
             now.ids += run
             self._shown += len(run)

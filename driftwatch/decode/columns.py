@@ -95,8 +95,9 @@ def take_marks(matrix: np.ndarray) -> np.ndarray:
     """The marks of a matrix, uint8 of its shape (0 = none); its NaNs lose their payload."""
     nan = np.isnan(matrix)
     marks = np.zeros(matrix.shape, np.uint8)
-    marks[nan] = matrix[nan].view(np.uint64) & 3
-    matrix[nan] = MISSING_NUMBER
+    if nan.any():
+        marks[nan] = matrix[nan].view(np.uint64) & 3
+        matrix[nan] = MISSING_NUMBER
     return marks
 
 

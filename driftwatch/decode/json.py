@@ -20,6 +20,7 @@ from driftwatch.decode.columns import Columns, categories, in_range, numbers, ta
 from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
 from driftwatch.records import Decoded, Frames, Mark, Poison, Records, Schema
 
+UNMARKED = np.empty((0, 2), np.intp)
 _NOT_TAKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -79,7 +80,7 @@ class JsonDecoder:
         if not keep.all():
             rows, times_s, columns = rows[keep], times_s[keep], columns.take(keep)
             ids, versions = tuple(compress(ids, keep)), tuple(compress(versions, keep))
-        marked = np.argwhere(columns.marks)
+        marked = np.argwhere(columns.marks) if columns.marks.any() else UNMARKED
         records = Records(
             frames.shard,
             frames.positions[rows],
