@@ -221,6 +221,12 @@ def watched(folder: Path) -> Path:
     return path
 
 
+def check_for_ever(sidecar: Sidecar) -> None:
+    while True:
+        sidecar.check()
+        time.sleep(0.01)
+
+
 def test_a_sidecar_hands_on_its_decisions_and_ends_in_order_when_it_is_left(tmp_path: Path) -> None:
     decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
     with Sidecar(watched(tmp_path), decisions.put) as sidecar:
@@ -235,9 +241,7 @@ def test_a_sidecar_that_is_killed_is_an_error_at_the_next_check(tmp_path: Path) 
         decisions.get(timeout=30)
         os.kill(sidecar.pid, signal.SIGKILL)
         with pytest.raises(DriftwatchError, match=r"exit code -9.*metrics on http"):
-            while True:
-                sidecar.check()
-                time.sleep(0.01)
+            check_for_ever(sidecar)
 
 
 def test_an_address_where_nobody_answers_is_an_error() -> None:
