@@ -1,6 +1,7 @@
 """Judges a window against its profile: scores, and the threshold that the alarm budget comes to."""
 
 from collections.abc import Mapping
+from math import inf
 
 from detectors.profile import Profile
 from detectors.scoring import score
@@ -26,8 +27,8 @@ class Monitor:
             return Judgement((), (), None, None, None, reason or "too_few_records")
         profile, rate = found
         scored = score(profile, window.table)
-        if scored.n == 0:
-            return Judgement((), (), None, None, None, "nothing_observed")
+        if max(scored.terms) == -inf:
+            return Judgement(scored.scores, scored.terms, None, None, None, "too_few_observed", scored.quality)
         curves = profile.calibration
         return Judgement(
             scores=scored.scores,

@@ -16,7 +16,7 @@ from detectors.calibration import Alarm
 from detectors.profile import Profile
 from detectors.reference import MIN_ROWS, build, recalibrate
 from driftwatch.config import Config
-from driftwatch.errors import ConfigError, DriftwatchError
+from driftwatch.errors import ConfigError, DriftwatchError, SourceError
 from driftwatch.records import Column, Mark, Schema
 
 SUFFIX = ".profile"
@@ -69,8 +69,11 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
     from driftwatch import reference, tables  # pandas and pyarrow have no place in the hot process
 
     schema = config.event_schema()
-    with tables.open_table(path) as table:
-        names = table.names
+    try:
+        with tables.open_table(path) as table:
+            names = table.names
+    except SourceError as error:
+        raise ConfigError(f"`reference.path` cannot be used: {error}") from error
     columns = [c for c in schema.columns if c.group == "features" or set(tables.candidates(c)) & set(names)]
     read = reference.read(path, columns, time_path=schema.time_path, time_unit=schema.time_unit)
     progress(0.1)
@@ -231,7 +234,7 @@ def warnings(profile: Profile, config: Config) -> list[str]:
     elif profile.need > n / 4:
         said.append(
             f"neighbouring rows depend on one another over about {profile.need:,.0f} rows: a window of {n:,.0f} "
-            f"rows is worth about {max(n / profile.need, 1):,.0f} independent ones. Longer windows find more."
+            f"rows is worth about {max(n / profile.need, 1):,.1f} independent ones. Longer windows find more."
         )
     if n > profile.n_rows / 2:
         said.append(

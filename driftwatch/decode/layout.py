@@ -85,8 +85,8 @@ def layout(schema: Schema) -> Node:
             )
         leaves[path] = leaf
     # A column may be called model, version or label (of a car, say): then the event states none.
-    leaves.setdefault(("model",), Leaf(MODEL, _NAME, _NAME, cells.category, schema.model))
-    leaves.setdefault(("version",), Leaf(VERSION, _NAME, _NAME, cells.category, schema.version))
+    leaves.setdefault(("model",), Leaf(MODEL, _NAME, _NAME, _name, schema.model))
+    leaves.setdefault(("version",), Leaf(VERSION, _NAME, _NAME, _name, schema.version))
     leaves.setdefault(("label",), Leaf(LABEL, Any, Any, _as_it_is, msgspec.UNSET))
     return _node(leaves, ())
 
@@ -190,6 +190,11 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _name(value: object) -> object:
+    """A model's or version's name as the struct decoders take it: unlike a category, "True" stays as it is."""
+    return value if isinstance(value, str) else cells.category(value)
 
 
 def _as_it_is(value: object) -> object:
