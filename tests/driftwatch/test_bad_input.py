@@ -45,7 +45,7 @@ from driftwatch import app, dead_letters, lock
 from driftwatch.errors import SinkError
 from driftwatch.outbox import Message
 from driftwatch.sinks.delivery import Delivery
-from driftwatch.store import Store, Transaction
+from driftwatch.store import Remembered, Store, Transaction
 from driftwatch.store_schema import SCHEMA_VERSION
 
 POISON: dict[str, tuple[bytes, str]] = {
@@ -354,13 +354,13 @@ def test_a_second_process_on_one_state_file_ends_and_quotes_the_first(folder: Pa
 
 @pytest.fixture
 def tiny_folder(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 3 MiB."""
+    """A real file system of 8 MiB."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     mount = shutil.which("mount")
     if mount is None or os.getuid() != 0:
-        pytest.skip("mounting a file system of 3 MiB needs root and mount(8)")
-    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False)
+        pytest.skip("mounting a file system of 8 MiB needs root and mount(8)")
+    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False)
     if mounted.returncode != 0:
         pytest.skip(f"mount(8) refused: {mounted.stderr.decode().strip()}")
     yield folder
@@ -396,16 +396,25 @@ def test_a_full_disk_makes_it_not_ready_until_there_is_room_and_loses_nothing(
     run(settings)  # makes the file, with the profile in it
     write_events(folder / "events.jsonl", stream)
     ballast = tiny_folder / "ballast"
-    fill(ballast)
+    load = Store.load
+
+    def load_and_fill(store: Store) -> Remembered:
+        remembered = load(store)
+        fill(ballast)
+        return remembered
+
+    monkeypatch.setattr(Store, "load", load_and_fill)
 
     def make_room() -> None:
-        wait_until(lambda: any(reason and "full" in reason for reason in readiness), "the sidecar is not ready")
-        ballast.unlink()
+        try:
+            wait_until(lambda: any(reason and "full" in reason for reason in readiness), "the sidecar is not ready")
+        finally:
+            ballast.unlink()
 
-    helper = threading.Thread(target=make_room)
-    helper.start()
+    friend = threading.Thread(target=make_room)
+    friend.start()
     run(settings)
-    helper.join()
+    friend.join()
     assert readiness[-1] is None
     found = decided(settings)
     assert sum(d["window"]["n_records"] for d in found) == len(stream)
