@@ -42,8 +42,9 @@ imports: .venv/installed-dev
 	@echo "imports: who may import whom"
 	@said=$$($(BIN)/lint-imports --no-logo) || { echo "$$said"; exit 1; }
 
-bench: .venv/installed-dev  ## the benchmarks, one after the other
-	@for file in benchmarks/*.py; do echo "bench: $$file"; $(BIN)/python "$$file" || exit 1; done
+bench: .venv/installed-dev  ## the benchmarks, one after the other; those with a page in docs/ write it anew
+	@for file in $$(grep -l __main__ benchmarks/*.py); do \
+		echo "bench: $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit 1; done
 
 docs: .venv/installed-dev  ## docs/configuration.md anew
 	@echo "docs: docs/configuration.md"
