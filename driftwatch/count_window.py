@@ -170,10 +170,11 @@ class CountWindower:
         for pane in panes:
             of_window.setdefault((pane.key.stream, pane.key.profile), []).append(pane)
         for (stream, profile), found in of_window.items():
-            counter = self._counter_for(stream, inf)
-            if counter.profile == profile:
+            counter, n_records = self._counter_for(stream, inf), sum(pane.n_records for pane in found)
+            is_of_rows = all(pane.key.index == 0 for pane in found)
+            if counter.profile == profile and is_of_rows and n_records < self._count:
                 self._open[stream] = _Open(counter, {pane.key.shard: pane for pane in found})
-            else:  # the profile was changed meanwhile: what was counted on the old one is judged as it is
+            else:  # the profile or the windows were changed meanwhile: what was counted before is judged as it is
                 self._emit(stream, found, partial=True)
 
     def state(self, shard: Shard) -> ShardState | None:

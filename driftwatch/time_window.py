@@ -57,6 +57,7 @@ class TimeWindower:
         self._held: dict[Shard, _Held] = {}
         self._away: dict[Shard, ShardState] = {}
         self._away_panes: dict[Shard, dict[PaneKey, Pane]] = {}
+        self._outgrown: dict[tuple[Stream, str], list[Pane]] = {}  # of other window settings; gone with the first look
         self._parts: dict[tuple[Stream, int], int] = {}
         self._reached = _NEVER  # the highest frontier to which windows were ever judged
         self._now_s = -inf
@@ -182,6 +183,9 @@ class TimeWindower:
     # Windows go out -------------------------------------------------------------------------------------------------
 
     def closed(self) -> list[Window]:
+        return self._judge_outgrown() + self._judge_due()
+
+    def _judge_due(self) -> list[Window]:
         clock_s = self._watermark_clock_s()
         frontier = self._frontier_at(clock_s)
         due = [h for s, h in self._held.items() if h.open_window < frontier and self._condition(h) != "stalled"]
@@ -191,6 +195,17 @@ class TimeWindower:
                 self._set_clock(held, held.clock.raised(clock_s))
                 self._dirty_shards.add(shard)
         self.paused = self._too_far_ahead(frontier)
+        return windows
+
+    def _judge_outgrown(self) -> list[Window]:
+        """What was open under other window settings, as it is: its panes fit no window of these."""
+        outgrown, self._outgrown = self._outgrown, {}
+        windows = []
+        for (stream, profile), panes in outgrown.items():
+            self._drop(panes, {})
+            start_s, end_s = min(p.start_s for p in panes), max(p.end_s for p in panes)
+            n_records = sum(p.n_records for p in panes)
+            windows.append(Window(stream, start_s, end_s, n_records, total(panes), profile, partial=True))
         return windows
 
     def finish(self) -> list[Window]:
@@ -311,7 +326,11 @@ class TimeWindower:
     def restore(self, shards: Mapping[Shard, ShardState], panes: Iterable[Pane], parts: Parts) -> None:
         self._away = dict(shards)
         for pane in panes:
-            self._away_panes.setdefault(pane.key.shard, {})[pane.key] = pane
+            start_s = pane.key.index * self._settings.slide_s
+            if (pane.start_s, pane.end_s) == (start_s, (pane.key.index + 1) * self._settings.slide_s):
+                self._away_panes.setdefault(pane.key.shard, {})[pane.key] = pane
+            else:
+                self._outgrown.setdefault((pane.key.stream, pane.key.profile), []).append(pane)
         self._parts = {(s, round(end_s / self._settings.slide_s) - 1): n for (s, end_s), n in parts.items()}
 
     def state(self, shard: Shard) -> ShardState | None:
