@@ -123,7 +123,8 @@ class Encoder:
             j = world.n_numeric + i
             known = grid.category_cells(j)
             other = grid.slice(j).stop - 1 if grid.features[j].pooled else SPECIAL * j + UNSEEN
-            self._cells.append(np.array([known.get(f"v{r}", other) for r in range(world.n_categories(i))]))
+            every = range(world.n_categories(i) + 1)  # the last one is new
+            self._cells.append(np.array([known.get(f"v{r}", other) for r in every]))
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Flat cells, int64 (rows, features)."""
