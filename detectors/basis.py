@@ -60,7 +60,7 @@ def basis(
             normal[here], spread[here], spread_sd[j] = scores_of_cells(shares, counts[cells].sum())
             gap[here] = gaps(feature.edges, columns[feature.name], codes[:, j] - cells.start, len(shares))
             least = max(least, MIN_SHARE)
-        elif feature.kind == "categorical" and not feature.pooled:
+        elif feature.kind == "categorical" and not feature.buckets:
             singletons[j] = (counts[cells] == 1).sum() + counts[3 * j + UNSEEN]
         group_starts.append(len(groups))
         groups += [here.start + first for first in pooled(shares, least)]

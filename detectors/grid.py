@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
+from zlib import crc32
 
 import numpy as np
 
@@ -17,6 +18,7 @@ SPECIAL = 3
 QUANTILES = 64  # regular cells of a continuous feature between its extremes
 TAILS = (0.0005, 0.002, 0.006)  # further cells at both ends, where the reference has rows enough
 MAX_CATEGORIES = 1000
+BUCKETS = 256  # of the rare categories, where there are more
 
 FeatureKind = Literal["numeric", "categorical", "embedding"]
 
@@ -26,15 +28,15 @@ class Feature:
     """The cells of one feature.
 
     numeric: regular cell i holds edges[i-1] < x ≤ edges[i]; the first and last cells lie below and above all that the
-    finite reference showed. categorical: one cell a category, by falling frequency; where `pooled`, the last cell holds
-    every other string, and nothing counts as unseen. embedding: one cell, "present".
+    finite reference showed. categorical: one cell a category, by falling frequency; every other string lies in one of
+    `buckets` more cells by its hash, or, where there are none, is unseen. embedding: one cell, "present".
     """
 
     name: str
     kind: FeatureKind
     edges: np.ndarray | None = None  # float64, ascending
     categories: tuple[str, ...] = ()
-    pooled: bool = False
+    buckets: int = 0
     length: int = 0
 
     @property
@@ -42,7 +44,7 @@ class Feature:
         """How many regular cells the feature has, at least one."""
         if self.edges is not None:
             return len(self.edges) + 1
-        return max(1, len(self.categories) + self.pooled)
+        return max(1, len(self.categories) + self.buckets)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,15 @@ class Grid:
         if feature.kind == "embedding":
             return np.where(np.isnan(values).any(axis=1), SPECIAL * j, first)
         cells = self.category_cells(j)
-        other = first + len(feature.categories) if feature.pooled else SPECIAL * j + UNSEEN
-        return np.fromiter((cells.get(v, other) for v in values), np.int32, len(values))
+        return np.fromiter((cells[v] if v in cells else self.other_cell(j, v) for v in values), np.int32, len(values))
+
+    def other_cell(self, j: int, category: str) -> int:
+        """The flat cell of a category of feature j that has none of its own."""
+        feature = self.features[j]
+        if not feature.buckets:
+            return SPECIAL * j + UNSEEN
+        first = self.n_special + int(self.starts[j]) + len(feature.categories)
+        return first + crc32(category.encode()) % feature.buckets
 
     def category_cells(self, j: int) -> dict[str | None, int]:
         """The flat cell of each known category of feature j, and of None = missing."""
@@ -151,14 +160,16 @@ def numeric_feature(name: str, values: np.ndarray, *, need: float = 1.0, quantil
 def categorical_feature(name: str, values: Iterable[str | None], *, most: int = MAX_CATEGORIES) -> Feature:
     """Cells for a categorical feature: its categories by falling frequency (ties by name).
 
-    Beyond `most` the rest is pooled, and with it all that came once: of a column of ids none is expected to come again.
+    Where there are more than `most`, only those with a cell's usual share of the rows have cells of their own and all
+    others are spread over buckets by a hash. A bucket is chosen without a look at how often a category came; keeping
+    the most frequent ones instead would keep those that came often by luck, and every later window would differ.
     """
     counts = Counter(v for v in values if v is not None)
     order = sorted(counts, key=lambda c: (-counts[c], c))
-    pooled = len(order) > most
-    if pooled:
-        order = [c for c in order[: most - 1] if counts[c] > 1]
-    return Feature(name, "categorical", categories=tuple(order), pooled=pooled)
+    if len(order) <= most:
+        return Feature(name, "categorical", categories=tuple(order))
+    least = counts.total() / (2 * QUANTILES)
+    return Feature(name, "categorical", categories=tuple(c for c in order if counts[c] > least), buckets=BUCKETS)
 
 
 def exact_feature(name: str, *samples: np.ndarray) -> Feature:

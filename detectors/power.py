@@ -275,7 +275,7 @@ CHANGES: Mapping[str, Change] = {
     "spread": Change(_varies, 0.002, 8.0, _spread),
     "category": Change(lambda profile: _categorical(profile) & (profile.grid.sizes > 1), 0.0002, 1.0, _category),
     "unseen": Change(
-        lambda profile: _categorical(profile) & ~np.array([f.pooled for f in profile.grid.features]),
+        lambda profile: _categorical(profile) & ~np.array([f.buckets > 0 for f in profile.grid.features]),
         0.0002,
         1.0,
         _unseen,

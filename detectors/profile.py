@@ -98,7 +98,7 @@ class Profile:
         meta = {
             "format": FORMAT,
             "features": [
-                [f.name, f.kind, -1 if f.edges is None else len(f.edges), list(f.categories), f.pooled, f.length]
+                [f.name, f.kind, -1 if f.edges is None else len(f.edges), list(f.categories), f.buckets, f.length]
                 for f in self.grid.features
             ],
             "samples": list(self.random_features),
@@ -140,8 +140,8 @@ class Profile:
         edges = np.split(archive["edges"], np.cumsum(lengths)[:-1])
         grid = Grid(
             tuple(
-                Feature(name, kind, edge if n >= 0 else None, tuple(categories), pooled, length)
-                for (name, kind, n, categories, pooled, length), edge in zip(meta["features"], edges, strict=True)
+                Feature(name, kind, edge if n >= 0 else None, tuple(categories), buckets, length)
+                for (name, kind, n, categories, buckets, length), edge in zip(meta["features"], edges, strict=True)
             )
         )
         basis = Basis(grid, **{name: archive[f"basis.{name}"] for name in BASIS_ARRAYS})

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from types import FrameType
 
-from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
@@ -206,7 +206,6 @@ def start_runtime(config: Config) -> Runtime:
 
 def run(config: Config, config_path: Path) -> None:
     """The sidecar: reads the source until it ends or until SIGTERM. Raises DriftwatchError."""
-    disable_created_metrics()
     sys.setswitchinterval(SWITCH_S)
     runtime = start_runtime(config)
     with ExitStack() as stack:

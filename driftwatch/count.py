@@ -6,7 +6,7 @@ from zlib import crc32
 import numpy as np
 
 from detectors.family import JOINT
-from detectors.grid import INVALID, MISSING, SPECIAL, UNSEEN
+from detectors.grid import INVALID, MISSING, SPECIAL
 from detectors.lookup import CellLookup
 from detectors.profile import Profile
 from detectors.summary import Sample, Table
@@ -30,7 +30,9 @@ class ProfileCounter:
         self._all_numeric = len(self._numeric) == len(numeric)
         self._lookup = CellLookup(grid)
         self._categories = [
-            (i, self._cells(place[c.name])) for i, c in enumerate(schema.of_kind("categorical")) if c.name in place
+            (i, place[c.name], self._cells(place[c.name]))
+            for i, c in enumerate(schema.of_kind("categorical"))
+            if c.name in place
         ]
         embedding = [(i, place[c.name]) for i, c in enumerate(schema.of_kind("embedding")) if c.name in place]
         self._embeddings = embedding
@@ -41,15 +43,13 @@ class ProfileCounter:
         self._first, self._second = scores.pairs
         self._sampled = {name: k for k, name in enumerate(profile.random_features)}
 
-    def _cells(self, j: int) -> tuple[dict[Category, int], int]:
-        """The flat cell of everything that a column of categories may hold, and that of any other string."""
+    def _cells(self, j: int) -> dict[Category, int]:
+        """The flat cell of everything that a column of categories may hold, but for other categories."""
         grid = self._profile.grid
-        cells: dict[Category, int] = {**grid.category_cells(j)}
+        cells: dict[Category, int] = dict(grid.category_cells(j).items())
         cells[Mark.INVALID] = SPECIAL * j + INVALID
         cells[Mark.ABSENT] = grid.n_cells
-        feature = grid.features[j]
-        other = grid.slice(j).start + len(feature.categories) if feature.pooled else SPECIAL * j + UNSEEN
-        return cells, other
+        return cells
 
     def empty(self) -> Table:
         """A table of no row."""
@@ -64,9 +64,10 @@ class ProfileCounter:
         numeric, marked, marks = self._numeric_of(records)
         codes = self._lookup(numeric, marked, marks)
         counts = np.bincount(codes.ravel(), minlength=len(table.counts) + 1)
-        for i, (cells, other) in self._categories:
+        for i, j, cells in self._categories:
             for category, n in Counter(records.categories[i]).items():
-                counts[cells.get(category, other)] += n
+                known = cells.get(category)
+                counts[self._profile.grid.other_cell(j, str(category)) if known is None else known] += n
         table.counts += counts[:-1]
         here = self._present(len(records), marked, marks)
         z = self._profile.normal_scores(codes if self._all_joint else codes[:, self._joint])

@@ -1,13 +1,16 @@
 """Cells: every value lies in exactly one, and the reference alone decides which there are."""
 
 from collections import Counter
+from zlib import crc32
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2_contingency
 
 from detectors.grid import (
+    BUCKETS,
     INVALID,
     MAX_CATEGORIES,
     MISSING,
@@ -148,7 +151,7 @@ def test_shifting_and_rescaling_reference_and_rows_alike_moves_no_row_to_another
 def test_categories_stand_by_falling_frequency_and_ties_by_name() -> None:
     feature = categorical_feature("a", ["b", None, "c", "a", "c", "true", "false", "true"])
     assert feature.categories == ("c", "true", "a", "b", "false")
-    assert not feature.pooled
+    assert not feature.buckets
 
 
 texts = st.sampled_from(["a", "b", "c", "true", "false", "", "3"])
@@ -178,21 +181,28 @@ def test_a_feature_that_was_always_missing_has_one_empty_cell() -> None:
     assert grid.encode({"a": np.array([None, "x"], object)}, {})[:, 0].tolist() == [MISSING, UNSEEN]
 
 
-def test_beyond_a_thousand_categories_the_rare_ones_share_the_last_cell() -> None:
-    values = [f"c{i}" for i in range(1500) for _ in range(2 + (i < 10))]
+def test_beyond_a_thousand_categories_the_rare_ones_share_buckets_by_their_hash() -> None:
+    values = ["common"] * 100 + [f"c{i}" for i in range(1500)]
     feature = categorical_feature("a", values)
-    assert (feature.pooled, feature.n_regular) == (True, MAX_CATEGORIES)
-    assert set(feature.categories[:10]) == {f"c{i}" for i in range(10)}
+    assert (feature.categories, feature.buckets, feature.n_regular) == (("common",), BUCKETS, 1 + BUCKETS)
     grid = Grid((feature,))
-    codes = grid.encode({"a": np.array([feature.categories[0], "never seen", None], object)}, {})[:, 0]
-    assert codes.tolist() == [SPECIAL, SPECIAL + MAX_CATEGORIES - 1, MISSING]
+    codes = grid.encode({"a": np.array(["common", "c7", "never seen", None], object)}, {})[:, 0].tolist()
+    buckets = [SPECIAL + 1 + crc32(text) % BUCKETS for text in (b"c7", b"never seen")]
+    assert codes == [SPECIAL, *buckets, MISSING]
     exactly = categorical_feature("a", [f"c{i}" for i in range(MAX_CATEGORIES)])
-    assert (exactly.pooled, exactly.n_regular) == (False, MAX_CATEGORIES)
+    assert (exactly.buckets, exactly.n_regular) == (0, MAX_CATEGORIES)
 
 
-def test_of_a_column_of_ids_no_value_is_expected_again() -> None:
-    feature = categorical_feature("id", [f"id-{i}" for i in range(3000)])
-    assert (feature.categories, feature.pooled, feature.n_regular) == ((), True, 1)
+@pytest.mark.parametrize("zipf", [False, True])
+def test_fresh_rows_of_very_many_categories_are_spread_as_the_references_were(zipf: bool) -> None:
+    rng = np.random.default_rng(3)
+    shares = 1 / np.arange(1, 4001) if zipf else np.ones(4000)
+    names = np.array([f"c{i}" for i in range(4000)], object)
+    draw = [rng.choice(names, n, p=shares / shares.sum()) for n in (20_000, 20_000)]
+    grid = Grid((categorical_feature("a", draw[0]),))
+    counts = np.stack([grid.count(grid.encode({"a": column}, {})) for column in draw])
+    counts = counts[:, counts.sum(axis=0) >= 10]
+    assert chi2_contingency(counts).pvalue > 0.001
 
 
 def mixed_grid() -> Grid:

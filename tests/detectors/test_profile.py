@@ -65,7 +65,7 @@ def test_every_field_survives(small: Built) -> None:
     assert again.calibration.alarm == profile.calibration.alarm
     for feature, other_feature in zip(profile.grid.features, again.grid.features, strict=True):
         assert np.array_equal(feature.edges, other_feature.edges) if feature.edges is not None else True
-        assert (feature.categories, feature.pooled) == (other_feature.categories, other_feature.pooled)
+        assert (feature.categories, feature.buckets) == (other_feature.categories, other_feature.buckets)
 
 
 def test_two_builds_of_the_same_reference_are_the_same_bytes(small: Built) -> None:

@@ -124,7 +124,7 @@ def test_prometheus_reads_counts_gauges_and_exemplars_and_drops_what_a_window_no
         return tuple(sorted({"__name__": name, **WHO, **others}.items()))
 
     metrics.judged_in(0.02, "2024-01-01T00:00:00Z/2024-01-01T00:05:00Z")
-    sink.write(decision(undetermined=False))
+    sink.write(decision(undetermined=False), b"")
     metrics.records("used", 1000)  # last: a scrape that has it has the rest
     used = labels("driftwatch_records_total", outcome="used")
     records = eventually(lambda: series('driftwatch_records_total{model="credit",version="3"} > 0'), bool)
@@ -140,6 +140,6 @@ def test_prometheus_reads_counts_gauges_and_exemplars_and_drops_what_a_window_no
         {"window": "2024-01-01T00:00:00Z/2024-01-01T00:05:00Z"}
     ]
 
-    sink.write(decision(undetermined=True))
+    sink.write(decision(undetermined=True), b"")
     assert eventually(lambda: series("driftwatch_score"), lambda found: not found) == {}
     assert series("driftwatch_drift_active == 1") == {active: 1}

@@ -89,10 +89,10 @@ def test_a_window_without_a_verdict_leaves_no_series_of_its_scores(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     sink = PrometheusSink(metrics)
-    sink.write(decision(score("age"), score("income")))
+    sink.write(decision(score("age"), score("income")), b"")
     assert value(registry, "driftwatch_score", feature="age", detector="ks") == 0.25
     undetermined = (score("age", verdict="undetermined"), score("income", value=None, verdict="undetermined"))
-    sink.write(decision(*undetermined, verdict="undetermined"))
+    sink.write(decision(*undetermined, verdict="undetermined"), b"")
     left = {name for name, _ in read(registry)}
     assert left.isdisjoint({"driftwatch_score", "driftwatch_p_value", "driftwatch_effect"})
     assert value(registry, "driftwatch_windows_total", verdict="ok") == 1
@@ -111,7 +111,7 @@ def test_an_alarm_is_active_from_opened_to_resolved_and_counted_once(
         (alarm("continuing", "age", "income", pattern="gradual"),),
         (alarm("resolved", "age", "income", pattern="gradual"),),
     ):
-        sink.write(decision(*scores, alarms=alarms))
+        sink.write(decision(*scores, alarms=alarms), b"")
         seen.append(
             (
                 value(registry, "driftwatch_drift_active", kind="covariate", pattern="none"),
@@ -128,10 +128,10 @@ def test_an_alarm_of_a_superseded_version_closes_under_its_own_version(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     sink = PrometheusSink(metrics)
-    sink.write(decision(score("age"), alarms=(alarm("opened", "age"),)))
-    sink.write(decision(score("age"), version="4"))
+    sink.write(decision(score("age"), alarms=(alarm("opened", "age"),)), b"")
+    sink.write(decision(score("age"), version="4"), b"")
     assert value(registry, "driftwatch_drift_active", kind="covariate", pattern="none") == 1
-    sink.write(decision(score("age"), version="4", alarms=(alarm("resolved", "age", version="3"),)))
+    sink.write(decision(score("age"), version="4", alarms=(alarm("resolved", "age", version="3"),)), b"")
     for version in ("3", "4"):
         active = value(registry, "driftwatch_drift_active", version=version, kind="covariate", pattern="none")
         feature_active = value(registry, "driftwatch_feature_drift_active", version=version, feature="age")
@@ -142,13 +142,13 @@ def test_an_alarm_of_a_superseded_version_closes_under_its_own_version(
 def test_a_superseded_alarm_of_a_version_without_series_makes_none(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    PrometheusSink(metrics).write(decision(version="4", alarms=(alarm("resolved", "age", version="2"),)))
+    PrometheusSink(metrics).write(decision(version="4", alarms=(alarm("resolved", "age", version="2"),)), b"")
     assert {dict(labels)["version"] for _, labels in read(registry)} == {"3", "4"}
 
 
 def test_quality_and_caution_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
     quality = (QualityLine("income", "missing", 0.31, 0.01, "drift"), QualityLine("age", "invalid", None, 0.0, "ok"))
-    PrometheusSink(metrics).write(decision(score("age"), score("income"), quality=quality, caution=("age",)))
+    PrometheusSink(metrics).write(decision(score("age"), score("income"), quality=quality, caution=("age",)), b"")
     assert value(registry, "driftwatch_quality", feature="income", check="missing") == 0.31
     assert value(registry, "driftwatch_quality", feature="age", check="invalid") is None
     assert value(registry, "driftwatch_caution", feature="age") == 1
@@ -177,7 +177,7 @@ def test_the_gauges_are_those_of_the_last_decision_of_each_version_and_of_no_oth
     registry = CollectorRegistry()
     sink = PrometheusSink(Metrics(registry, model="credit", version="3"))
     for each in decisions:
-        sink.write(each)
+        sink.write(each, b"")
     last = {each.window.version: each for each in decisions}
     expected = {
         (version, line.feature, line.detector): line.statistic
@@ -205,13 +205,13 @@ def test_the_gauges_are_those_of_the_last_decision_of_each_version_and_of_no_oth
 def test_a_scrape_beside_the_pipeline_sees_a_window_whole(registry: CollectorRegistry, metrics: Metrics) -> None:
     sink = PrometheusSink(metrics)
     windows = [decision(*(score(f"f{i}", value=float(k)) for i in range(40))) for k in (1, 2)]
-    sink.write(windows[0])
+    sink.write(windows[0], b"")
     stop = threading.Event()
 
     def write() -> None:
         while not stop.is_set():
             for window in windows:
-                sink.write(window)
+                sink.write(window, b"")
 
     writer = threading.Thread(target=write)
     interval = sys.getswitchinterval()
