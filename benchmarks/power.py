@@ -176,7 +176,7 @@ def judge(plan: Plan, seed: int) -> Counter[str]:
     found: Counter[str] = Counter()
     for i, change in enumerate(plan.changes):
         source = stream if change.world is None else Stream(change.world, (seed, i))
-        encode = Encoder(profile, change.world or plan.world)
+        encode = Encoder(profile.grid, change.world or plan.world)
         threshold = profile.calibration.threshold(plan.rate, change.n_current)
         for _ in range(plan.n_runs):
             rows = source.take(plan.within * change.n_current)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.signal import lfilter
@@ -10,7 +10,7 @@ from scipy.special import ndtr
 
 from detectors.contrast import Contrast
 from detectors.family import JOINT, JointDifference
-from detectors.grid import SPECIAL, UNSEEN, FeatureKind
+from detectors.grid import FeatureKind, Grid
 from detectors.lookup import CellLookup
 from detectors.profile import Profile
 from detectors.summary import Sample, Table
@@ -62,9 +62,9 @@ class Rows:
     numeric: np.ndarray
     ranks: np.ndarray
 
-    def columns(self) -> dict[str, np.ndarray | list[str]]:
+    def columns(self) -> dict[str, Any]:
         """As a profile is built from."""
-        found: dict[str, np.ndarray | list[str]] = {f"x{i}": column for i, column in enumerate(self.numeric.T)}
+        found: dict[str, Any] = {f"x{i}": column for i, column in enumerate(self.numeric.T)}
         return {**found, **{f"c{i}": [f"v{r}" for r in column.tolist()] for i, column in enumerate(self.ranks.T)}}
 
 
@@ -112,19 +112,20 @@ class Stream:
         return z
 
 
-class Encoder:
-    """Finds the cells of a world's rows on a profile's grid."""
+def cells_of_ranks(grid: Grid, world: World) -> list[np.ndarray]:
+    """The flat cell of every rank of each categorical feature; the rank after the last is a category that is new."""
+    n = max((world.n_categories(i) for i in range(world.n_categorical)), default=0) + 1
+    one_of_each = Rows(np.full((n, world.n_numeric), np.nan), np.tile(np.arange(n)[:, None], world.n_categorical))
+    codes = grid.encode(one_of_each.columns(), {})[:, world.n_numeric :]
+    return [cells[: world.n_categories(i) + 1] for i, cells in enumerate(codes.T)]
 
-    def __init__(self, profile: Profile, world: World) -> None:
-        grid = profile.grid
+
+class Encoder:
+    """Finds the cells of a world's rows on a grid."""
+
+    def __init__(self, grid: Grid, world: World) -> None:
         self._numeric = CellLookup(grid)
-        self._cells = []
-        for i in range(world.n_categorical):
-            j = world.n_numeric + i
-            known = grid.category_cells(j)
-            other = grid.slice(j).stop - 1 if grid.features[j].pooled else SPECIAL * j + UNSEEN
-            every = range(world.n_categories(i) + 1)  # the last one is new
-            self._cells.append(np.array([known.get(f"v{r}", other) for r in every]))
+        self._cells = cells_of_ranks(grid, world)
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Flat cells, int64 (rows, features)."""
@@ -134,7 +135,7 @@ class Encoder:
 
 def windows(profile: Profile, stream: Stream, world: World, n_rows: int, n_windows: int) -> Iterator[list[Table]]:
     """Tables of the next windows of a stream, as the service would count them, in portions."""
-    encode, rng = Encoder(profile, world), np.random.default_rng(n_rows)
+    encode, rng = Encoder(profile.grid, world), np.random.default_rng(n_rows)
     step = max(1, BULK_ROWS // n_rows)
     for first in range(0, n_windows, step):
         count = min(step, n_windows - first)
@@ -177,7 +178,7 @@ def drawn_tables(
     uncorrelated up to the reference's error in the mean score, and so are they and the counts. The MMD's sample, at
     most `mmd_rows` of the rows, is drawn row by row.
     """
-    grid, scores = profile.grid, profile.normal_scores
+    grid, scores, cells = profile.grid, profile.normal_scores, cells_of_ranks(profile.grid, world)
     shares = np.zeros(grid.n_cells)
     for j, feature in enumerate(grid.features):
         if feature.edges is not None:
@@ -193,11 +194,9 @@ def drawn_tables(
         counts = np.zeros((len(portion), grid.n_cells), np.int64)
         for j, feature in enumerate(grid.features):
             if feature.edges is None:
-                known = grid.category_cells(j)
                 i = j - world.n_numeric
-                cells = np.array([known.get(f"v{r}", SPECIAL * j + UNSEEN) for r in range(world.n_categories(i))])
                 for row in counts:
-                    np.add.at(row, cells, rng.multinomial(n_rows, world.shares(i)))
+                    np.add.at(row, cells[i][:-1], rng.multinomial(n_rows, world.shares(i)))
             else:
                 counts[:, grid.slice(j)] = rng.multinomial(n_rows, shares[grid.slice(j)], len(portion))
         products = n_rows * mean + np.sqrt(n_rows) * sd * rng.normal(size=(len(portion), len(mean)))
