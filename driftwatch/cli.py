@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from driftwatch.errors import ConfigError, DriftwatchError
+from driftwatch.errors import ConfigError, DriftwatchError, SinkError
 from driftwatch.outbox import SetAside
 
 USAGE = """\
@@ -190,8 +190,13 @@ def replay(options: argparse.Namespace) -> int:
 
     settings = config.load(options.config)
     sink = LogSink(sys.stdout.buffer) if options.json else Listing(sys.stdout)
-    with progress.record_bar("replay") as told:
-        outcome = app.replay(settings, options.config, options.file, sink, told)
+    try:
+        with progress.record_bar("replay") as told:
+            outcome = app.replay(settings, options.config, options.file, sink, told)
+    except SinkError as error:
+        if error.recoverable:
+            raise
+        raise BrokenPipeError from error  # nobody reads what is printed any more
     print(f"driftwatch: {outcome.in_words()}", file=sys.stderr)
     return 1 if options.fail_on_drift and outcome.opened else 0
 
