@@ -4,7 +4,7 @@ import numpy as np
 
 from detectors.grid import INVALID, MISSING, SPECIAL, Grid
 
-BUCKETS = 4096  # of the table of each feature
+BUCKETS = 1024  # of the table of each feature; all of it should stay in the cache of the processor
 COVER = 1 / 128  # quantile of the edges at which the table begins and ends; beyond it a value is searched for
 
 

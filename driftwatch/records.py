@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, NewType
+from typing import Literal, NewType, overload
 
 import numpy as np
 
@@ -61,6 +61,33 @@ class Schema:
     def of_kind(self, kind: Kind) -> tuple[Column, ...]:
         """The columns of one kind, in order; `Records` keeps its columns in this order."""
         return tuple(c for c in self.columns if c.kind == kind)
+
+
+class Lines(Sequence[bytes]):
+    """Messages that are the lines of one block, each from a `{` to a `}`: a decoder need not cut them out.
+
+    Since no JSON value holds a `}` before a `{` with but white space between, every line's end is a value's end: a
+    decoder of the whole block that finds as many values as there are lines has found one in each.
+    """
+
+    __slots__ = ("_ends", "_starts", "block")
+
+    def __init__(self, block: memoryview, starts: np.ndarray, ends: np.ndarray) -> None:
+        self.block, self._starts, self._ends = block, starts, ends
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return bytes(self.block[self._starts[index] : self._ends[index]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ decoders do not even see that a text in them is no UTF-8.
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from driftwatch.decode import cells, lenient
 from driftwatch.decode.columns import Columns, categories, in_range, numbers, take_marks, times, vectors
 from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
-from driftwatch.records import Decoded, Frames, Mark, Poison, Records, Schema
+from driftwatch.records import Decoded, Frames, Lines, Mark, Poison, Records, Schema
 
 UNMARKED = np.empty((0, 2), np.intp)
 _NOT_TAKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -52,7 +53,8 @@ class JsonDecoder:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._root = layout(schema)
-        self._decode_typed = msgspec.json.Decoder(self._root.typed).decode
+        typed = msgspec.json.Decoder(self._root.typed)
+        self._decode_typed, self._decode_lines = typed.decode, typed.decode_lines
         self._decode_wide = msgspec.json.Decoder(self._root.wide).decode
         slots = {column: slot for slot, column in enumerate(schema.columns, FIRST_COLUMN)}
         self._numeric = [slots[c] for c in schema.of_kind("numeric")]
@@ -99,6 +101,12 @@ class JsonDecoder:
 
     def _read(self, frames: Frames) -> _Batch:
         batch = _Batch(frames)
+        if isinstance(frames.messages, Lines):
+            with suppress(*_NOT_TAKEN):
+                events = self._decode_lines(frames.messages.block)
+                if len(events) == len(frames.messages):
+                    batch.events = events
+                    return batch
         stream = map(self._decode_typed, frames.messages)
         while True:
             try:
