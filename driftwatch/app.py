@@ -298,7 +298,7 @@ def replay(
 
     `progress` is told how many more records were read. Raises DriftwatchError.
     """
-    store = Store.open(None, model=config.model.name)
+    store = Store.open(None, model=config.model.name, keep_s=0)
     found = references.profiles_for(config, config_path, None, lambda: None)
     schema = references.schema_with_hints(config, found)
     metrics = Metrics(CollectorRegistry(), model=config.model.name, version=config.model.version)

@@ -37,7 +37,10 @@ class DecisionSink(Protocol):
 
 
 class DeadLetterBox(Protocol):
-    """Keeps poison with its bytes."""
+    """Keeps poison with its bytes; `dropped` counts the entries that had to go since the start."""
+
+    @property
+    def dropped(self) -> int: ...
 
     def add(self, poison: Sequence[Poison], at: str) -> None: ...
 
@@ -89,17 +92,15 @@ class Pipeline:
     def run(self) -> None:
         """Reads the source to its end, or until `stop`; at a final end the last windows are judged too."""
         for event in self._p.source.events():
-            self._take(event)
+            if not self._take(event):
+                return
             self._p.turned(len(event.messages) if isinstance(event, Frames) else 0)
             windows = self._p.windower.closed()
             due = self._rows >= CHECKPOINT_ROWS or self._p.clock() - self._saved_s >= CHECKPOINT_S
             if (windows or due) and not self._save(windows):
-                break
+                return
             self._p.source.pause(self._p.windower.paused)
-        if not self._stopped:
-            self._save(self._p.windower.finish())
-        else:
-            self._save([])
+        self._save([] if self._stopped else self._p.windower.finish())
 
     def stop(self) -> None:
         """Ends the loop at its next turn; safe in a signal handler."""
@@ -108,11 +109,12 @@ class Pipeline:
 
     # What comes in --------------------------------------------------------------------------------------------------
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> bool:
+        """False: told to stop before its poison could be kept; all since the last transaction is read again."""
         windower, now_s = self._p.windower, self._p.clock()
         match event:
             case Frames():
-                self._take_frames(event, now_s)
+                return self._take_frames(event, now_s)
             case Assigned(shard, start):
                 known = self._shards.get(shard)
                 position = start if known is None or known.position is None else known.position
@@ -125,15 +127,19 @@ class Pipeline:
                 windower.revoke(shard)
             case _:
                 windower.tick(now_s)
+        return True
 
-    def _take_frames(self, frames: Frames, now_s: float) -> None:
+    def _take_frames(self, frames: Frames, now_s: float) -> bool:
         decoded = self._p.decoder.decode(frames)
         records = self._fresh(frames.shard, decoded)
         added = self._p.windower.add(records, end=decoded.end, now_s=now_s)
         poison = [*decoded.poison, *(ahead(frames, records, int(i)) for i in added.ahead)]
         if poison and self._p.dead_letters is not None:
             box, at = self._p.dead_letters, rfc3339(int(self._p.now()))
-            self._p.safely(lambda: box.add(poison, at))
+            before = box.dropped
+            if not self._p.safely(lambda: box.add(poison, at)):
+                return False
+            self._p.metrics.dead_letters_dropped_total.inc(box.dropped - before)
         self._rows += len(frames.messages)
         self._count("used", added.used)
         self._count("duplicate", len(decoded.records) - len(records))
@@ -146,6 +152,7 @@ class Pipeline:
         for reason, n in decoded.discarded.items():
             self._p.metrics.discarded("decode", reason, n)
         self._count("tombstone", decoded.discarded.get("tombstone", 0))
+        return True
 
     def _count(self, outcome: Outcome, n: int) -> None:
         if n:

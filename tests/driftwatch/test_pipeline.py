@@ -59,6 +59,7 @@ class Box:
 
     def __init__(self) -> None:
         self.letters: list[Poison] = []
+        self.dropped = 0
 
     def add(self, poison: Sequence[Poison], at: str) -> None:
         self.letters += poison
