@@ -101,12 +101,15 @@ class Grid:
         n_rows = len(columns[self.features[0].name])
         codes = np.empty((n_rows, len(self.features)), np.int32)
         for j, feature in enumerate(self.features):
-            codes[:, j] = self._encode(j, feature, columns[feature.name])
-            if feature.name in invalid:
-                codes[invalid[feature.name], j] = SPECIAL * j + INVALID
+            codes[:, j] = self.encode_feature(j, columns[feature.name], invalid.get(feature.name))
         return codes
 
-    def _encode(self, j: int, feature: Feature, values: np.ndarray) -> np.ndarray:
+    def encode_feature(self, j: int, values: np.ndarray, invalid: np.ndarray | None = None) -> np.ndarray:
+        """The flat cell of every value of feature j, (rows,)."""
+        cells = self._regular_or_missing(j, self.features[j], values)
+        return cells if invalid is None else np.where(invalid, SPECIAL * j + INVALID, cells)
+
+    def _regular_or_missing(self, j: int, feature: Feature, values: np.ndarray) -> np.ndarray:
         first = self.n_special + int(self.starts[j])
         if feature.edges is not None:
             missing = np.isnan(values)

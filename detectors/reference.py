@@ -62,8 +62,8 @@ def build(
     plain = make_grid(columns, kinds, need=np.inf)
     codes = plain.encode(columns, invalid)
     dependence = measure(basis(plain, plain.count(codes), columns, n_current=n_current, codes=codes), codes)
-    grid = make_grid(columns, kinds, need=dependence.need)
-    codes = grid.encode(columns, invalid)
+    grid = with_tails(plain, columns, need=dependence.need)
+    codes = encode_again(codes, plain, grid, columns, invalid)
     counts = grid.count(codes)
     progress(0.05)
     measures = basis(grid, counts, columns, n_current=n_current, codes=codes)
@@ -143,6 +143,27 @@ def make_grid(columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float
         else:
             features.append(Feature(name, "embedding", length=columns[name].shape[1]))
     return Grid(tuple(features))
+
+
+def with_tails(plain: Grid, columns: Columns, *, need: float) -> Grid:
+    """The grid with the tail cells of its numeric features that hold `need` rows."""
+    return Grid(
+        tuple(f if f.edges is None else numeric_feature(f.name, columns[f.name], need=need) for f in plain.features)
+    )
+
+
+def encode_again(
+    codes: np.ndarray, plain: Grid, grid: Grid, columns: Columns, invalid: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Codes on a grid that differs in numeric features only: those are encoded, the others moved to their new place."""
+    again = np.empty_like(codes)
+    for j, feature in enumerate(grid.features):
+        if feature.edges is None:
+            moved = grid.slice(j).start - plain.slice(j).start
+            again[:, j] = codes[:, j] + np.where(codes[:, j] >= grid.n_special, moved, 0)
+        else:
+            again[:, j] = grid.encode_feature(j, columns[feature.name], invalid.get(feature.name))
+    return again
 
 
 def measure(measures: Basis, codes: np.ndarray) -> Dependence:
