@@ -15,7 +15,7 @@ import msgspec
 from driftwatch.errors import StateError
 from driftwatch.outbox import Message
 from driftwatch.store_outbox import StoredOutbox
-from driftwatch.store_schema import connect, create_or_check, damaged, state_errors, transaction
+from driftwatch.store_schema import connect, create_or_check, damaged, make_file, state_errors, transaction
 
 DAY_S = 86_400.0
 _PAGE_ROWS = 100  # decisions read at a time, so that a slow reader holds no snapshot of the file
@@ -132,6 +132,8 @@ class Store:
                     "Name another file, or mount a volume there."
                 ) from error
         with state_errors(path):
+            if path is not None and not path.exists():
+                make_file(path, model)
             database = connect(path, read_only=read_only)
         try:
             with state_errors(path):

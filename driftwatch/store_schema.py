@@ -101,6 +101,25 @@ def connect(path: Path | None, *, read_only: bool = False) -> sqlite3.Connection
     return database
 
 
+def make_file(path: Path, model: str) -> None:
+    """Makes a new state file whole, or none: whoever looks meanwhile, or after a kill, finds no half of one."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.unlink(missing_ok=True)
+        database = connect(beside)
+        try:
+            with transaction(database):
+                _create(database, model)
+        finally:
+            database.close()
+        beside.replace(path)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"`state.path` must lie in a folder that can be written; got {path}: {error.strerror}. "
+            "Name another file, or mount a volume there."
+        ) from error
+
+
 def create_or_check(database: sqlite3.Connection, path: Path | None, model: str, *, read_only: bool) -> str:
     """Makes the tables of an empty file, or checks that the file is a state of this schema and model. → its store id"""
     if not read_only:

@@ -611,3 +611,13 @@ def read_everything(path: Path) -> None:
         store.save(numbered(20))
     finally:
         store.close()
+
+
+def test_a_new_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    (tmp_path / ".state.db.new").write_bytes(b"what a kill left")
+    Store.open(path, model="credit").close()
+    assert not (tmp_path / ".state.db.new").exists()
+    store = Store.open(path, model="credit", read_only=True)
+    assert list(store.decisions()) == []
+    store.close()
