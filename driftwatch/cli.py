@@ -150,6 +150,9 @@ def profile(options: argparse.Namespace) -> int:
         else:
             made = profiles.build_profile(settings, options.reference, told)
     replace_file(options.output, made.to_bytes())
+    sizes = ", ".join(f"{size:,.0f}" for size in made.calibration.sizes)
+    what = f"{made.n_rows:,} rows, {len(made.kinds)} features, simulated for windows of {sizes} rows"
+    print(f"driftwatch: wrote {options.output}: {what}", file=sys.stderr)
     for warning in profiles.warnings(made, settings):
         print(f"driftwatch: {warning}", file=sys.stderr)
     return 0
