@@ -8,6 +8,7 @@ from detectors.basis import Basis
 
 CLIP = 2.45  # of a normal score in a product: ±6 for the product
 GRAIN = 1024  # scores are multiples of 1/GRAIN: sums of products are then exact in float64, in any order
+FARTHEST = 64.0  # scaled value that is told apart from larger ones
 MAX_FEATURES = 64  # numeric features whose pairs are watched; the first ones of the configuration
 N_RANDOM = 128
 
@@ -16,7 +17,9 @@ N_RANDOM = 128
 class RandomFeatures:
     """cos(x W + φ): the mean over rows embeds a distribution; distances between means approximate the MMD.
 
-    Gaussian kernel exp(−‖x−y‖² / (2·bandwidth²)); rows are first centred and scaled.
+    Gaussian kernel exp(−‖x−y‖² / (2·bandwidth²)); rows are first centred and scaled. Scaled values are multiples of
+    1/1024 within ±64 and directions multiples of 2⁻¹⁶, so that x W is exact in float64: a row's features do not depend
+    on the rows that it is computed with.
 
     References: Rahimi & Recht (2007), Random features for large-scale kernel machines; Gretton et al. (2012), A kernel
     two-sample test, JMLR 13.
@@ -24,13 +27,14 @@ class RandomFeatures:
 
     centre: np.ndarray  # float32, (columns,)
     inverse_scale: np.ndarray  # float32, (columns,)
-    directions: np.ndarray  # float32, (columns, random features)
-    phases: np.ndarray  # float32, (random features,)
+    directions: np.ndarray  # float64, (columns, random features)
+    phases: np.ndarray  # float64, (random features,)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """float32 (rows, random features)."""
-        scaled = (rows - self.centre) * self.inverse_scale
-        out: np.ndarray = np.cos(scaled.astype(np.float32) @ self.directions + self.phases)
+        scaled = np.rint(np.clip((rows - self.centre) * self.inverse_scale, -FARTHEST, FARTHEST) * GRAIN) / GRAIN
+        angles = scaled @ self.directions + self.phases
+        out: np.ndarray = np.cos(angles.astype(np.float32))
         return out
 
 
@@ -46,10 +50,10 @@ def random_features(rows: np.ndarray, *, scale: bool, seed: int = 0) -> RandomFe
     squares = ((some[:, None] - some[None]) ** 2).sum(axis=-1)
     positive = squares[squares > 0]
     bandwidth = float(np.sqrt(np.median(positive))) if len(positive) else 1.0
-    directions = rng.normal(size=(n_columns, N_RANDOM)) / bandwidth
+    directions = np.rint(rng.normal(size=(n_columns, N_RANDOM)) / bandwidth * 2**16) / 2**16
     phases = rng.uniform(0, 2 * np.pi, N_RANDOM)
     f32 = np.float32
-    return RandomFeatures(centre.astype(f32), inverse.astype(f32), directions.astype(f32), phases.astype(f32))
+    return RandomFeatures(centre.astype(f32), inverse.astype(f32), directions, phases)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class Profile:
 
     @classmethod
     def _read(cls, data: bytes, codes: bool) -> "Profile":
-        if data[:2] != b"PK":
+        if data[:4] != b"PK\x03\x04":
             raise ValueError(f"a profile must be a zip archive; got {data[:8]!r}. Build it with `driftwatch profile`.")
         archive = np.load(io.BytesIO(data), allow_pickle=False)
         meta = json.loads(archive["meta"].tobytes())

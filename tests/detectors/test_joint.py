@@ -111,3 +111,13 @@ def test_sums_of_products_are_the_same_to_the_last_bit_in_any_order(mixed: Built
     shuffled = np.random.default_rng(5).permutation(z)
     assert (z.T @ z).tolist() == (shuffled.T @ shuffled).tolist()
     assert (z.T @ z).tolist() == (z[:7].T @ z[:7] + z[7:].T @ z[7:]).tolist()
+
+
+def test_a_rows_features_do_not_depend_on_the_rows_that_it_is_computed_with() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1000, 20)).astype(np.float32)
+    features = random_features(rows, scale=True)
+    whole = features(rows)
+    for size in (1, 7, 240, 999):
+        parts = [features(rows[i : i + size]) for i in range(0, len(rows), size)]
+        assert np.array_equal(np.concatenate(parts), whole)
