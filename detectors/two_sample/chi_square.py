@@ -36,8 +36,8 @@ def half_l1(contrast: Contrast) -> np.ndarray:
     x, y = contrast.regular_current, contrast.regular_reference
     owner = contrast.basis.grid.owner
     n, m = np.maximum(contrast.n_current, 1)[..., owner], np.maximum(contrast.n_reference, 1)[..., owner]
-    share = (x + y) / (n + m)
-    by_chance = np.sqrt(2 / np.pi * share * np.maximum(1 - share, 0) * (1 / n + 1 / m))
+    share = np.clip((x + y) / (n + m), 0, 1)  # simulated counts may lie beyond by a rounding
+    by_chance = np.sqrt(2 / np.pi * share * (1 - share) * (1 / n + 1 / m))
     return np.asarray(np.maximum(contrast.sum(np.abs(contrast.delta) - by_chance) / 2, 0))
 
 

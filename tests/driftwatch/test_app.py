@@ -221,10 +221,11 @@ def stop_after(folder: Path, stream: list[Any], n: int, **changed: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         take = Pipeline._take
 
-        def take_and_stop(pipeline: Pipeline, event: Any) -> None:
-            take(pipeline, event)
+        def take_and_stop(pipeline: Pipeline, event: Any) -> bool:
+            taken = take(pipeline, event)
             if type(event).__name__ == "AtEnd":
                 os.kill(os.getpid(), signal.SIGTERM)
+            return taken
 
         patch.setattr(Pipeline, "_take", take_and_stop)
         run(settings)
