@@ -18,6 +18,7 @@ from detectors.two_sample import cells
 
 SAFETY = 0.85  # of the budget is what thresholds aim at
 DRAWS_FIT, DRAWS_THRESHOLD = 10_000, 40_000
+SKEWED = 0.015  # skewness of a window's mean from which its tail is not taken for normal
 STUDENT = 1.5  # degrees of freedom for each block that the reference is worth
 RUN_WINDOWS = 200
 
@@ -160,6 +161,15 @@ class Null:
         mmd = tuple(2 * (group**2).mean(axis=1) * (size / mmd_size) ** 2 for group in groups)
         return JointDifference(correlation, mmd, (np.asarray(mmd_size),) * len(mmd))
 
+    def skewed(self, n_current: int) -> np.ndarray:
+        """Location terms whose mean over a window is visibly skewed: a rare value among many equal ones, (terms,)."""
+        grid, z = self.family.basis.grid, self.family.basis.normal
+        counts = self.counts[grid.n_special :]
+        observed = np.maximum(np.add.reduceat(counts, grid.starts), 1)
+        skewness = np.append(np.add.reduceat(counts * z**3, grid.starts) / observed, 0.0) / np.sqrt(n_current)
+        located = self.family.detector == "location"
+        return np.asarray(located & (np.abs(skewness[self.family.feature]) > SKEWED))
+
     def pair_sd(self, n_current: int, seed: int) -> np.ndarray:
         """√(n · variance of a pair's mean product) from blocks."""
         variance = self.resampler(n_current, seed).joint_variance[: self.n_pairs]
@@ -200,7 +210,7 @@ def calibrate(
         pair_sds.append(pair_sd)
         first = null.resampler(n, seed + 1).draws(DRAWS_FIT, n)
         drawn = np.concatenate(list(pivots(null, first, n, pair_sd)))[:DRAWS_FIT]
-        fitted = fit(null.family, drawn)
+        fitted = fit(null.family, drawn, null.skewed(n))
         progress((i + 0.2) / len(sizes))
         second = null.resampler(n, seed + 2).draws(DRAWS_THRESHOLD, n)
         curve = threshold_curve(np.concatenate(list(largest_terms(null, fitted, second, n, pair_sd))))

@@ -25,11 +25,13 @@ class Fit:
     flat: np.ndarray
 
 
-def fit(family: Family, draws: np.ndarray) -> Fit:
-    """The fit to null draws (draws, terms), by least squares on 14 quantiles from p = .2 to .0005, weights √p.
+def fit(family: Family, draws: np.ndarray, skewed: np.ndarray) -> Fit:
+    """The fit to null draws (draws, terms), by least squares on 14 quantiles from p = .2 to .001, weights √p.
 
-    Location and scale are normal around zero. Missing, invalid and unseen are normal scores already: their draws may
-    only widen them (a bootstrap never contains what the reference never showed).
+    Location and scale are normal around zero, but for the terms that are `skewed` (terms,), a mean of so lopsided
+    values that a window's rows do not make it normal: those have a tail of their own like all others. Missing,
+    invalid and unseen are normal scores already: their draws may only widen them (a bootstrap never contains what the
+    reference never showed).
     """
     p = np.geomspace(0.2, max(0.0005, 10 / len(draws)), N_QUANTILES)
     weights = np.sqrt(p / p[0])[:, None]
@@ -45,7 +47,7 @@ def fit(family: Family, draws: np.ndarray) -> Fit:
         chosen = np.where(concave, straight, curved)
         coefficients = np.where(family.two_sided == two_sided, chosen, coefficients)
     a, b, c = coefficients
-    smooth = np.isin(family.detector, ["location", "scale"])
+    smooth = np.isin(family.detector, ["location", "scale"]) & ~skewed
     exact = np.isin(family.detector, ["missing", "invalid", "unseen"])
     rms = np.sqrt((draws.astype(np.float64) ** 2).mean(axis=0))
     z = -ndtri(np.where(family.two_sided, 0.5, 1.0) * p[:, None])

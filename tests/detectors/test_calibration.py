@@ -13,7 +13,7 @@ from scipy.stats import binom
 from detectors.calibration import ONCE, RATES, SAFETY, Alarm, Calibration, Dependence, Null, rolling
 from detectors.contrast import Contrast
 from detectors.family import JointDifference
-from detectors.reference import null_of, recalibrate
+from detectors.reference import build, null_of, recalibrate
 from detectors.resampling import Draws
 from detectors.scoring import score
 
@@ -253,3 +253,22 @@ def test_a_calibration_of_one_size_serves_all() -> None:
     curve = np.linspace(1, 30, len(RATES))[None]
     found = Calibration(np.array([300.0]), np.zeros((1, 4, 2)), curve, curve, np.ones((1, 1)), ONCE)
     assert found.threshold(1e-3, 10) == found.threshold(1e-3, 300) == found.threshold(1e-3, 10**5)
+
+
+def test_the_location_of_a_rare_value_among_equal_ones_keeps_its_rate() -> None:
+    """1 % of ones: a window's mean is Poisson, whose tail a normal one falls short of by a factor of ten."""
+    rng = np.random.default_rng(5)
+    columns = {"rare": (rng.random(40_000) < 0.01).astype(float), "even": rng.normal(size=40_000)}
+    profile = build(columns, {"rare": "numeric", "even": "numeric"}, sizes=[1000], mmd_rows=0)
+    null = null_of(profile)
+    assert null.skewed(1000).tolist() == [name == "location" and j == 0 for j, name in profile.family.terms]
+    ones = rng.binomial(1000, columns["rare"].mean(), 40_000)
+    cells = np.zeros((len(ones), profile.grid.n_cells))
+    place = profile.grid.encode({"rare": np.array([0.0, 1.0]), "even": np.zeros(2)}, {})[:, 0]
+    cells[:, place[0]], cells[:, place[1]] = 1000 - ones, ones
+    contrast = Contrast(profile.basis, reference=profile.counts, current=cells)
+    pivots = profile.family.pivots(contrast, JointDifference(np.zeros((len(ones), 1)), (), ()))
+    term = profile.family.terms.index((0, "location"))
+    found = profile.calibration.minus_log_p(profile.family, pivots, 1000)[:, term]
+    for p in (0.01, 0.001):  # binomial: 40,000 windows, three standard errors and the granularity of counts
+        assert (found > -np.log(p)).mean() < 1.5 * p

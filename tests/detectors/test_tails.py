@@ -36,7 +36,7 @@ def test_the_fitted_tail_of_a_known_distribution_is_its_tail(family: Family) -> 
     rng = np.random.default_rng(1)
     n = 40_000
     laws = {"psi": np.sqrt(rng.chisquare(9, n)), "ks": rng.gumbel(size=n), "wasserstein": 7 + rng.normal(size=n)}
-    fitted = fit(family, draws_of(family, n, **laws))
+    fitted = fit(family, draws_of(family, n, **laws), np.zeros(len(family.terms), bool))
     at = {"psi": np.sqrt(chi2.isf(1e-4, 9)), "ks": -np.log(-np.log1p(-1e-4)), "wasserstein": 7 + norm.isf(1e-4)}
     for detector, threshold in at.items():
         term = family.of(detector)[0]
@@ -48,7 +48,11 @@ def test_the_fitted_tail_of_a_known_distribution_is_its_tail(family: Family) -> 
 @pytest.mark.parametrize("detector", ["location", "scale"])
 def test_location_and_scale_are_two_sided_normal_with_the_sd_of_the_draws(family: Family, detector: str) -> None:
     sd = 1.7
-    fitted = fit(family, draws_of(family, 20_000, **{detector: sd * np.random.default_rng(2).normal(size=20_000)}))
+    fitted = fit(
+        family,
+        draws_of(family, 20_000, **{detector: sd * np.random.default_rng(2).normal(size=20_000)}),
+        np.zeros(len(family.terms), bool),
+    )
     pivots = np.full(len(family.terms), 4 * sd)
     term = family.of(detector)[0]
     assert fitted.b[term] == pytest.approx(sd, rel=0.02)
@@ -62,7 +66,7 @@ def test_an_exact_score_stays_what_it_is_or_widens(family: Family, detector: str
     for factor in (0.0, 0.3, 1.0, 2.0):
         values = factor * np.abs(np.random.default_rng(3).normal(size=20_000))
         values = values if two_sided else values * (np.random.default_rng(4).random(20_000) < 0.5)
-        fitted = fit(family, draws_of(family, 20_000, **{detector: values}))
+        fitted = fit(family, draws_of(family, 20_000, **{detector: values}), np.zeros(len(family.terms), bool))
         term = family.of(detector)[0]
         found = minus_log_p(family, fitted, pivots)[term]
         exact = -np.log(norm.sf(5.0 / max(1.0, factor)) * (2 if two_sided else 1))
@@ -72,7 +76,11 @@ def test_an_exact_score_stays_what_it_is_or_widens(family: Family, detector: str
 
 def test_a_term_that_never_moved_is_flat_also_with_what_rounding_leaves(family: Family) -> None:
     noise = 1e-6 * np.random.default_rng(5).random(5000)
-    fitted = fit(family, draws_of(family, 5000, ks=np.zeros(5000), psi=noise, largest_cell=np.zeros(5000)))
+    fitted = fit(
+        family,
+        draws_of(family, 5000, ks=np.zeros(5000), psi=noise, largest_cell=np.zeros(5000)),
+        np.zeros(len(family.terms), bool),
+    )
     flat = set(family.detector[fitted.flat])
     assert flat == {"ks", "psi", "largest_cell"}
     out = minus_log_p(family, fitted, np.full(len(family.terms), 5.0))
@@ -83,7 +91,11 @@ def test_a_term_that_never_moved_is_flat_also_with_what_rounding_leaves(family: 
 
 
 def test_the_largest_cell_is_never_more_significant_than_bonferroni_over_its_cells(family: Family) -> None:
-    fitted = fit(family, draws_of(family, 5000, largest_cell=np.abs(np.random.default_rng(6).normal(size=5000)) / 9))
+    fitted = fit(
+        family,
+        draws_of(family, 5000, largest_cell=np.abs(np.random.default_rng(6).normal(size=5000)) / 9),
+        np.zeros(len(family.terms), bool),
+    )
     pivots = np.random.default_rng(7).uniform(0, 9, (200, len(family.terms)))
     at = family.of("largest_cell")
     out = minus_log_p(family, fitted, pivots)[:, at]
@@ -93,7 +105,11 @@ def test_the_largest_cell_is_never_more_significant_than_bonferroni_over_its_cel
 
 def test_more_drift_is_never_less_significant(family: Family) -> None:
     rng = np.random.default_rng(8)
-    fitted = fit(family, draws_of(family, 5000, psi=np.sqrt(rng.chisquare(3, 5000)), ks=rng.exponential(size=5000)))
+    fitted = fit(
+        family,
+        draws_of(family, 5000, psi=np.sqrt(rng.chisquare(3, 5000)), ks=rng.exponential(size=5000)),
+        np.zeros(len(family.terms), bool),
+    )
     pivots = np.linspace(0, 40, 400)[:, None] * np.ones(len(family.terms))
     out = minus_log_p(family, fitted, pivots)
     assert not np.isnan(out).any()
@@ -103,7 +119,7 @@ def test_more_drift_is_never_less_significant(family: Family) -> None:
 
 
 def test_a_factor_of_students_correction_widens_positive_scores_only(family: Family) -> None:
-    fitted = fit(family, draws_of(family, 5000))
+    fitted = fit(family, draws_of(family, 5000), np.zeros(len(family.terms), bool))
     pivots = np.stack([np.full(len(family.terms), 6.0), np.zeros(len(family.terms))])
     plain, wider = minus_log_p(family, fitted, pivots), minus_log_p(family, fitted, pivots, np.array(2.0))
     above = normal_score(fitted, pivots) > 0
