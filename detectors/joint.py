@@ -8,6 +8,7 @@ from detectors.basis import Basis
 
 CLIP = 2.45  # of a normal score in a product: ±6 for the product
 GRAIN = 1024  # scores are multiples of 1/GRAIN: sums of products are then exact in float64, in any order
+RARE = 6.0  # normal score of a value that 1 in 37 rows has where all others have one value
 FARTHEST = 64.0  # scaled value that is told apart from larger ones
 MAX_FEATURES = 64  # numeric features whose pairs are watched; the first ones of the configuration
 N_RANDOM = 128
@@ -77,9 +78,14 @@ class NormalScores:
 
 
 def normal_scores(basis: Basis) -> NormalScores:
-    """The scores of a reference's numeric features, at most MAX_FEATURES of them; constants are left out."""
+    """The scores of a reference's numeric features, at most MAX_FEATURES of them.
+
+    Constants are left out, and features with a value so rare among equal ones that its score is beyond RARE: the
+    product of two of them rests on a handful of reference rows.
+    """
     grid = basis.grid
-    numeric = [j for j in grid.kind("numeric") if np.any(basis.normal[grid.owner == j])]
+    farthest = np.maximum.reduceat(np.abs(basis.normal), grid.starts)
+    numeric = [j for j in grid.kind("numeric") if 0 < farthest[j] < RARE]
     by_cell = np.zeros(grid.n_cells + 1)
     by_cell[grid.n_special : -1] = np.rint(np.clip(basis.normal, -CLIP, CLIP) * GRAIN) / GRAIN
     return NormalScores(np.array(numeric[:MAX_FEATURES], np.intp), by_cell)
