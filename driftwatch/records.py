@@ -3,7 +3,7 @@
 `Source → Frames → decode → Records → windower → Window → detectors → Scores → policy → Decision → outbox → sinks`
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NewType, overload
@@ -77,6 +77,10 @@ class Lines(Sequence[bytes]):
 
     def __len__(self) -> int:
         return len(self._starts)
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = bytes(self.block)
+        return (data[start:end] for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True))
 
     @overload
     def __getitem__(self, index: int) -> bytes: ...
