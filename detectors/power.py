@@ -206,7 +206,7 @@ def _moved(windows: NullWindows, origin: Callable[[int, np.ndarray], np.ndarray]
         rows = np.pad(np.cumsum(windows.current[:, cells], axis=1), ((0, 0), (1, 0)))
         below = (1 - part) * rows[:, left] + part * rows[:, left + 1]
         below[:, 0], below[:, -1] = 0, rows[:, -1]
-        moved[:, cells] = np.diff(below, axis=1)
+        moved[:, cells] = np.maximum(np.diff(below, axis=1), 0)  # a rounding may fall below
     return moved
 
 

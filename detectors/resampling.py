@@ -11,6 +11,7 @@ import numpy as np
 
 BASE_BLOCKS = 2000
 GATHER = 60_000  # up to this many cells, a pseudo-window is gathered row by row; beyond it is a sum of block tables
+PORTION = 3e6  # cells of the windows that are drawn at once
 SUB_BLOCKS = 10  # of a segment
 
 
@@ -69,7 +70,8 @@ class Resampler:
     def draws(self, n_draws: int, n_current: int, *, windows: int = 4) -> Iterator[Draws]:
         """Draws in portions; each pseudo-reference is shared by `windows` windows in a row."""
         n_references = -(-n_draws // windows)
-        step = max(1, min(64, int(3e6 / (n_current * self._codes.shape[1] * windows)) or 1))
+        cells = n_current * self._codes.shape[1] if self._gathers(n_current) else self._n_cells
+        step = max(1, min(64, int(PORTION / (cells * windows))))
         for first in range(0, n_references, step):
             n = min(step, n_references - first)
             reference, joint_reference = self._references(n)
@@ -105,7 +107,7 @@ class Resampler:
     def _windows(self, n_draws: int, n_current: int) -> np.ndarray:
         if self.segments:
             return self._count(self._segment_rows(n_draws, n_current))
-        if n_current * self._codes.shape[1] <= GATHER or self.block >= n_current:
+        if self._gathers(n_current):
             starts = self._rng.integers(0, len(self._codes), (n_draws, -(-n_current // self.block)))
             rows = starts[:, :, None] + np.arange(self.block)
             return self._count(rows.reshape(n_draws, -1)[:, :n_current] % len(self._codes))
@@ -127,6 +129,11 @@ class Resampler:
         taken = float(weights[0].sum() * self.block_rows)
         off = weights @ self._joint / np.float32(taken) - self.joint_mean
         return np.asarray(self.joint_mean + off * np.float32(np.sqrt(taken / n_current)))
+
+    def _gathers(self, n_current: int) -> bool:
+        """Whether a window's rows are gathered one by one; else it is a sum of block tables."""
+        few = n_current * self._codes.shape[1] <= GATHER
+        return self.segments or few or self.block >= n_current
 
     def _segment_rows(self, n_draws: int, n_current: int) -> np.ndarray:
         """Rows of ten sub-blocks around a random place, each moved by up to half a window."""
