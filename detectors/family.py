@@ -36,6 +36,7 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {
 """Share of a feature's significance that each of its statistics gets; the joint ones share one more feature's."""
 
 JOINT = "*"
+NOWHERE = np.empty(0, np.intp)
 TWO_SIDED = frozenset({"location", "scale", "missing"})
 
 
@@ -115,7 +116,11 @@ class Family:
 
     def of(self, detector: str) -> np.ndarray:
         """The terms of one detector, intp."""
-        return np.flatnonzero(self.detector == detector)
+        return self._places.get(detector, NOWHERE)
+
+    @cached_property
+    def _places(self) -> dict[str, np.ndarray]:
+        return {str(name): np.flatnonzero(self.detector == name) for name in np.unique(self.detector)}
 
     def pivots(self, contrast: Contrast, joint: JointDifference) -> np.ndarray:
         """Every term in the form whose null distribution hardly depends on the sample sizes, (…, terms).

@@ -69,7 +69,7 @@ class NormalScores:
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """float64 (rows, watched features) of flat cells (rows, watched features)."""
-        return self.by_cell.take(codes)
+        return self.by_cell.take(codes.T).T  # as both lie in memory
 
     @property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,8 @@ class CellLookup:
             edges = grid.features[j].edges
             self._edges.append(edges if edges is not None else np.empty(0))
             self._fill(i, self._edges[i])
-        self._offset = np.arange(n, dtype=np.float64) * BUCKETS
+        self._offset = np.arange(n, dtype=np.intp)[:, None] * BUCKETS
+        self._low, self._scale = self._low[:, None], self._scale[:, None]
         self._cell, self._edge = self._cell.ravel(), self._edge.ravel()
         self._any_crowded = bool(self._crowded.any())
 
@@ -57,24 +58,26 @@ class CellLookup:
         self._edge[i, bucket] = edges
 
     def __call__(self, values: np.ndarray, marked: np.ndarray, marks: np.ndarray) -> np.ndarray:
-        """Flat cells int64 (rows, features) of float64 values; NaN = missing.
+        """Flat cells int64 (rows, features), a feature after the other in memory, of float64 values; NaN = missing.
 
         `marked` (m, 2) are places that are invalid (`marks` 1) or not to be counted (2): those get the cell one past
         the last.
         """
+        across = np.ascontiguousarray(values.T)  # a feature after the other, as a decoder's matrix lies in memory
         with np.errstate(invalid="ignore", over="ignore"):
-            scaled = (values - self._low) * self._scale
+            scaled = across - self._low
+            scaled *= self._scale
         np.fmax(scaled, 0, out=scaled)  # NaN becomes 0
-        np.fmin(scaled, BUCKETS - 1, out=scaled)
-        np.floor(scaled, out=scaled)
-        scaled += self._offset
-        bucket = scaled.astype(np.int64)
-        cells: np.ndarray = self._cell.take(bucket)
-        cells += values > self._edge.take(bucket)
+        np.minimum(scaled, BUCKETS - 1, out=scaled)
+        bucket = scaled.astype(np.intp)
+        bucket += self._offset
+        by_feature: np.ndarray = self._cell.take(bucket)
+        by_feature += across > self._edge.take(bucket)
+        cells = by_feature.T
         if self._any_crowded:
             crowded = self._crowded.take(bucket)
-            for i in np.flatnonzero(crowded.any(axis=0)):
-                rows = np.flatnonzero(crowded[:, i])
+            for i in np.flatnonzero(crowded.any(axis=1)):
+                rows = np.flatnonzero(crowded[i])
                 cells[rows, i] = self._first[i] + np.searchsorted(self._edges[i], values[rows, i], "left")
         missing = np.isnan(values)
         if missing.any():

@@ -334,7 +334,6 @@ def once(action: Callable[[], None]) -> bool:
 
 def without_collections(action: Callable[[], None]) -> None:
     """Runs with the collector of cycles off: decoded events hold none, and it would look through all of them."""
-    gc.collect()
     gc.freeze()
     gc.disable()
     try:

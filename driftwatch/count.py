@@ -63,7 +63,7 @@ class ProfileCounter:
             records = take(records, rows)
         numeric, marked, marks = self._numeric_of(records)
         codes = self._lookup(numeric, marked, marks)
-        counts = np.bincount(codes.ravel(), minlength=len(table.counts) + 1)
+        counts = np.bincount(codes.ravel("K"), minlength=len(table.counts) + 1)
         for i, j, cells in self._categories:
             for category, n in Counter(records.categories[i]).items():
                 known = cells.get(category)

@@ -56,8 +56,11 @@ class ScoreLine(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str | None = None  # of a multivariate score: the pair, or the leading features
 
     def __post_init__(self) -> None:
-        _keep_finite(self, "statistic", "effect")
-        _keep_p(self)
+        # A window has hundreds of these: one look tells that there is nothing to do.
+        if not math.isfinite((self.statistic or 0.0) + (self.effect or 0.0)):
+            _keep_finite(self, "statistic", "effect")
+        if self.p_value is not None and not SMALLEST_P <= self.p_value <= 1.0:
+            _keep_p(self)
 
 
 class QualityLine(msgspec.Struct, frozen=True):

@@ -141,7 +141,7 @@ def times(values: Sequence[Any], unit: str, arrived_s: np.ndarray | None) -> np.
     """Event times in epoch seconds, float64 (n,); the arrival time where it is null, NaN where there is none."""
     kinds = set(map(type, values))
     if kinds == {float}:
-        return np.array(values, np.float64) / PER_SECOND[unit]
+        return numbers([values], len(values), typed=True)[:, 0] / PER_SECOND[unit]
     stamps = _timestamps(values) if kinds == {datetime} else None
     if stamps is not None:
         return stamps

@@ -87,7 +87,7 @@ class JsonDecoder:
             frames.shard,
             frames.positions[rows],
             times_s,
-            _ids(ids),
+            _ids(ids, bounded=batch.is_typed),
             columns.numeric,
             marked,
             columns.marks[marked[:, 0], marked[:, 1]],
@@ -192,8 +192,10 @@ class JsonDecoder:
         return None if versions.count(own) == len(versions) else versions
 
 
-def _ids(values: Sequence[Any]) -> list[str]:
+def _ids(values: Sequence[Any], *, bounded: bool) -> list[str]:
     ids: list[str] = list(values) if set(map(type, values)) == {str} else list(map(str, values))
+    if bounded:
+        return ids
     return list(map(cells.bounded, ids)) if max(map(len, ids), default=0) > cells.LONGEST_TEXT else ids
 
 

@@ -7,7 +7,7 @@ structs is transposed into columns of leaf values without a Python loop over eve
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import msgspec
 from msgspec.structs import astuple
@@ -210,6 +210,6 @@ _STAND_INS: dict[str, tuple[object, object, object]] = {  # missing, invalid, ab
     "categorical": (None, Mark.INVALID, Mark.ABSENT),
     "embedding": (None, Mark.INVALID, Mark.ABSENT),
 }
-_ID = Leaf(ID, str | int, str | int, _read_id, None)
+_ID = Leaf(ID, Annotated[str, msgspec.Meta(max_length=cells.LONGEST_TEXT)] | int, str | int, _read_id, None)
 _TIME = Leaf(TIME, datetime | float | None, datetime | float | None, cells.read_time, None)
 _NAME = str | int | None

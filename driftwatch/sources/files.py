@@ -48,7 +48,7 @@ class JsonLinesSource:
         path: Path | Literal["-"],
         *,
         follow: bool = False,
-        batch_size: int = 1000,
+        batch_size: int = 2000,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if follow and (path == "-" or Path(path).suffix == ".gz"):
@@ -207,8 +207,8 @@ class _Cutter:
         last = last - (view[last] == RETURN)  # at the first line's very start it is some other byte, and no brace
         if bool(np.all(view[starts] == OPEN) and np.all(view[last] == CLOSE)):
             block = memoryview(lines)
-            for first in range(0, len(starts), self._batch_size):
-                s, e = starts[first : first + self._batch_size], ends[first : first + self._batch_size]
+            n_batches = -(-len(starts) // self._batch_size)
+            for s, e in zip(np.array_split(starts, n_batches), np.array_split(ends, n_batches), strict=True):
                 messages = Lines(block[s[0] : e[-1]], s - s[0], e - s[0])
                 self._add(messages, np.append(s, min(e[-1] + 1, len(lines))))
         else:
