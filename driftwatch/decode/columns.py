@@ -18,9 +18,7 @@ from driftwatch.decode.cells import (
     MISSING_NUMBER,
     PER_SECOND,
     category,
-    number,
     time_s,
-    vector,
 )
 from driftwatch.records import Category, Mark
 
@@ -65,15 +63,10 @@ class Columns:
         )
 
 
-def numbers(columns: Sequence[Sequence[Any]], n: int, *, typed: bool) -> np.ndarray:
-    """Columns of n values as a writable (n, columns) matrix whose columns are contiguous.
-
-    `typed`: there is nothing but floats and None in them.
-    """
+def numbers(columns: Sequence[Sequence[float | None]], n: int) -> np.ndarray:
+    """Columns of n values as a writable (n, columns) matrix whose columns are contiguous."""
     if not columns:
         return np.empty((n, 0))
-    if not typed:
-        columns = [[v if type(v) is float else number(v) for v in values] for values in columns]
     header, start = _header(n), _header(len(columns))
     column = np.dtype([("header", f"V{header}"), ("cells", [("tag", "u1"), ("value", ">f8")], (n,))])
     packed = _pack(columns)
@@ -110,13 +103,8 @@ def categories(values: Sequence[object]) -> list[Category]:
     return [texts[v] for v in values]
 
 
-def vectors(values: Sequence[Any], length: int, *, typed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """An embedding column as (n, length) float32 and its states (n,); what is not finite in float32 is invalid.
-
-    `typed`: there is nothing but lists of floats, None and marks in it.
-    """
-    if not typed:
-        values = [vector(v) for v in values]
+def vectors(values: Sequence[list[float] | Mark | None], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """An embedding column as (n, length) float32 and its states (n,); what is not finite in float32 is invalid."""
     states = np.array([_vector_state(v, length) for v in values], np.uint8)
     present = states == 0
     flat = list(chain.from_iterable(v for v, here in zip(values, present, strict=True) if here and isinstance(v, list)))
@@ -141,7 +129,7 @@ def times(values: Sequence[Any], unit: str, arrived_s: np.ndarray | None) -> np.
     """Event times in epoch seconds, float64 (n,); the arrival time where it is null, NaN where there is none."""
     kinds = set(map(type, values))
     if kinds == {float}:
-        return numbers([values], len(values), typed=True)[:, 0] / PER_SECOND[unit]
+        return numbers([values], len(values))[:, 0] / PER_SECOND[unit]
     stamps = _timestamps(values) if kinds == {datetime} else None
     if stamps is not None:
         return stamps

@@ -77,7 +77,7 @@ class JsonDecoder:
         ids, versions = values[ID], values[VERSION]
         arrived_s = None if frames.arrived_s is None else frames.arrived_s[rows]
         times_s = times(values[TIME], self._schema.time_unit, arrived_s)
-        columns = self._columns(values, len(rows), typed=batch.is_typed)
+        columns = self._columns(values, len(rows))
         keep = self._keep(batch, rows, values, times_s, columns)
         if not keep.all():
             rows, times_s, columns = rows[keep], times_s[keep], columns.take(keep)
@@ -124,7 +124,7 @@ class JsonDecoder:
             batch.aside.append(at)
             return
         try:
-            event = self._decode_wide(message)
+            event = self._root.settled(self._decode_wide(message))
         except _NOT_TAKEN:
             try:
                 event = lenient.read(message, self._root)
@@ -135,15 +135,14 @@ class JsonDecoder:
         batch.events.append(event)
         batch.is_typed = False
 
-    def _columns(self, values: Sequence[Sequence[Any]], n: int, *, typed: bool) -> Columns:
-        numeric = numbers([values[slot] for slot in self._numeric], n, typed=typed)
-        embeddings = [vectors(values[slot], length, typed=typed) for slot, length in self._embeddings]
+    def _columns(self, values: Sequence[Sequence[Any]], n: int) -> Columns:
+        numeric = numbers([values[slot] for slot in self._numeric], n)
+        embeddings = [vectors(values[slot], length) for slot, length in self._embeddings]
         columns = Columns(
             numeric,
             take_marks(numeric),
             tuple(
-                list(values[slot]) if typed and texts_only else categories(values[slot])
-                for slot, texts_only in self._categorical
+                list(values[slot]) if texts_only else categories(values[slot]) for slot, texts_only in self._categorical
             ),
             tuple(matrix for matrix, _ in embeddings),
             tuple(states for _, states in embeddings),

@@ -27,7 +27,7 @@ class Leaf:
     slot: int
     typed: Any  # what the typed decoder takes
     wide: Any  # what the wide decoder takes
-    read: Callable[[object], object]  # what the wide decoder makes of any JSON value
+    read: Callable[[object], object]  # what stands in the events for any JSON value
     default: object  # where its key is absent
     missing: object = None
     invalid: object = None
@@ -45,6 +45,7 @@ class Node:
     missing: msgspec.Struct  # what stands for it where it is null
     invalid: msgspec.Struct  # … no object
     absent: msgspec.Struct  # … not there
+    settles: tuple[Callable[[Any], object], ...]  # what `settled` does with each child
 
     def read(self, value: object) -> msgspec.Struct:
         """The struct of any JSON value, field by field."""
@@ -53,6 +54,12 @@ class Node:
         if not isinstance(value, dict):
             return self.invalid
         return self.wide(*[_child(c, value, key) for key, c in zip(self.keys, self.children, strict=True)])
+
+    def settled(self, event: Any) -> msgspec.Struct:
+        """An event of the wide decoder with every value as `read` makes it of a document."""
+        if event is None:
+            return self.missing
+        return self.wide(*[settle(v) for settle, v in zip(self.settles, astuple(event), strict=True)])
 
     def transpose(self, structs: Sequence[Any], columns: list[Sequence[Any]]) -> None:
         """Put the values of each leaf into `columns`, at its slot. A struct that is None stands for null."""
@@ -119,7 +126,8 @@ def _with_structs(keys: tuple[str, ...], children: tuple[Node | Leaf, ...]) -> N
     missing, invalid, absent = (
         typed(*[getattr(c, state) for c in children]) for state in ("missing", "invalid", "absent")
     )
-    return Node(keys, children, typed, wide, missing, invalid, absent)
+    settles = tuple(c.settled if isinstance(c, Node) else c.read for c in children)
+    return Node(keys, children, typed, wide, missing, invalid, absent, settles)
 
 
 def _struct(keys: tuple[str, ...], fields: list[tuple[Any, object]]) -> type[msgspec.Struct]:
@@ -155,7 +163,7 @@ def _column_leaf(slot: int, column: Column) -> Leaf:
                 " Take it from the reference."
             )
         typed = list[float] | None
-    return Leaf(slot, typed, Any, _as_it_is, default, missing, invalid, absent)
+    return Leaf(slot, typed, Any, _READ[column.kind], default, missing, invalid, absent)
 
 
 def has_texts_only(known: Sequence[str]) -> bool:
@@ -209,6 +217,11 @@ _STAND_INS: dict[str, tuple[object, object, object]] = {  # missing, invalid, ab
     "numeric": (cells.MISSING_NUMBER, cells.INVALID_NUMBER, cells.ABSENT_NUMBER),
     "categorical": (None, Mark.INVALID, Mark.ABSENT),
     "embedding": (None, Mark.INVALID, Mark.ABSENT),
+}
+_READ: dict[str, Callable[[object], object]] = {
+    "numeric": cells.number,
+    "categorical": cells.category,
+    "embedding": cells.vector,
 }
 _ID = Leaf(ID, Annotated[str, msgspec.Meta(max_length=cells.LONGEST_TEXT)] | int, str | int, _read_id, None)
 _TIME = Leaf(TIME, datetime | float | None, datetime | float | None, cells.read_time, None)
