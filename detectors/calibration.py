@@ -17,7 +17,7 @@ from detectors.tails import RATES, Fit, exact_curve, fit, minus_log_p, opening_c
 from detectors.two_sample import cells
 
 SAFETY = 0.85  # of the budget is what thresholds aim at
-DRAWS_FIT, DRAWS_THRESHOLD = 10_000, 40_000
+DRAWS_FIT, DRAWS_THRESHOLD = 10_000, 20_000
 SKEWED = 0.015  # skewness of a window's mean from which its tail is not taken for normal
 STUDENT = 1.5  # degrees of freedom for each block that the reference is worth
 RUN_WINDOWS = 200
