@@ -21,6 +21,16 @@ def write(name: str, title: str, command: str, body: Sequence[str]) -> None:
     (DOCS / f"{name}.md").write_text("\n\n".join([f"# {title}", made, *body]) + "\n", "utf-8")
 
 
+def embed(mark: str, body: Sequence[str]) -> None:
+    """Writes paragraphs into README.md, between the comments `<!-- MARK -->` and `<!-- /MARK -->`."""
+    readme = DOCS.parent / "README.md"
+    before, begin, rest = readme.read_text("utf-8").partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition(f"<!-- /{mark} -->")
+    if not (begin and end):
+        raise ValueError(f"README.md must hold the comments <!-- {mark} --> and <!-- /{mark} -->; got none or one.")
+    readme.write_text("".join([before, begin, "\n\n".join(body), "\n", end, after]), "utf-8")
+
+
 def command() -> str:
     """How this process was started, as a person would type it."""
     module = Path(sys.argv[0]).stem
