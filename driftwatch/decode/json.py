@@ -192,10 +192,12 @@ class JsonDecoder:
 
 
 def _ids(values: Sequence[Any], *, bounded: bool) -> list[str]:
-    ids: list[str] = list(values) if set(map(type, values)) == {str} else list(map(str, values))
-    if bounded:
+    """Ids as texts of bounded length; `bounded`: the decoder has taken no longer text."""
+    is_text = set(map(type, values)) == {str}
+    ids: list[str] = list(values) if is_text else list(map(str, values))
+    if (is_text and bounded) or max(map(len, ids), default=0) <= cells.LONGEST_TEXT:
         return ids
-    return list(map(cells.bounded, ids)) if max(map(len, ids), default=0) > cells.LONGEST_TEXT else ids
+    return list(map(cells.bounded, ids))
 
 
 def _place(path: tuple[str, ...]) -> str:
