@@ -133,7 +133,7 @@ class Pipeline:
         decoded = self._p.decoder.decode(frames)
         records = self._fresh(frames.shard, decoded)
         added = self._p.windower.add(records, end=decoded.end, now_s=now_s)
-        poison = [*decoded.poison, *(ahead(frames, records, int(i)) for i in added.ahead)]
+        poison = [*decoded.poison, *(ahead(decoded.events or frames, records, int(i)) for i in added.ahead)]
         if poison and self._p.dead_letters is not None:
             box, at = self._p.dead_letters, rfc3339(int(self._p.now()))
             before = box.dropped
@@ -195,8 +195,10 @@ class Pipeline:
             return False
         self._policy_state, self._rows, self._saved_s = state, 0, p.clock()
         self.decided += len(decisions)
-        held = [shard for shard, known in changes.shards.items() if known.position is not None]
-        p.source.commit({shard: CommitMark(p.windower.rewind(shard)) for shard in held})
+        held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
+        p.source.commit(
+            {shard: CommitMark(p.windower.rewind(shard), {"r": known.read_to}) for shard, known in held.items()}
+        )
         p.committed()
         self._show(decisions, lines)
         return True
