@@ -128,11 +128,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # A wish that may be passed over: the request was whole, the connection goes on with HTTP/1.1.
-            self._parser = httptools.HttpRequestParser(self)
-            if rest := data[upgrade.args[0] :]:
-                self.data_received(rest)
+        except httptools.HttpParserUpgrade:
+            pass  # refused when its head was complete
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except httptools.HttpParserError as error:
@@ -174,7 +171,11 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         request = Request(method, path, self._headers, self._parser.should_keep_alive())
         self._request = request
-        request.refusal = self._endpoint.refused(request)
+        if self._parser.should_upgrade():  # the parser would take the body for another protocol's
+            detail = "only HTTP/1.1 is spoken here: send without `Upgrade`, and no CONNECT."
+            request.refusal = Answer(HTTPStatus.BAD_REQUEST, detail, closes=True)
+        else:
+            request.refusal = self._endpoint.refused(request)
         if request.refusal is not None and not self._headers.get("content-length", "").isdecimal():
             request.refusal = replace(request.refusal, closes=True)  # the body may be endless
         if request.refusal is None:

@@ -307,13 +307,6 @@ def test_a_sender_that_waits_to_be_told_to_go_on_is_told(served: Served) -> None
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_wish_for_another_protocol_is_passed_over(served: Served) -> None:
-    head = b"POST /v1/predictions HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
-    assert statuses(served.raw(3 * (head + b"content-length: 2\r\n\r\n{}"))) == [200] * 3
-    assert statuses(served.raw(b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n" + head)) == [404]
-    assert [entry.body for entry in served.entries] == [b"{}"] * 3
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -321,6 +314,8 @@ def test_a_wish_for_another_protocol_is_passed_over(served: Served) -> None:
         b"GET\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nhost: a\r\nupgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 2\r\n\r\n{}",
+        b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n",
         b"POST / HTTP/1.1\r\nlong: " + b"x" * 100_000,
     ],
 )
