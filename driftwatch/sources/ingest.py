@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -51,15 +52,22 @@ class Terms:
 class Intake:
     """Decides what becomes of a request; lives in the server's thread.
 
-    `trouble`: why bodies are refused at present, None where they are not. `on_shed`: told of each body that was
-    acknowledged and dropped.
+    `on_trouble`: told why bodies are refused at present, and None once they are not. `on_shed`: told of each body that
+    was acknowledged and dropped.
     """
 
     def __init__(
-        self, spool: Spool, terms: Terms, on_shed: Callable[[], object], now: Callable[[], float] = time.time
+        self,
+        spool: Spool,
+        terms: Terms,
+        *,
+        on_trouble: Callable[[str | None], object],
+        on_shed: Callable[[], object],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._spool = spool
         self._terms = terms
+        self._on_trouble = on_trouble
         self._on_shed = on_shed
         self._now = now
         self._tokens = [f"Bearer {token}".encode() for token in terms.tokens]
@@ -67,7 +75,7 @@ class Intake:
         self._unsynced: list[tuple[Connection, Request]] = []
         self._syncing: asyncio.Task[None] | None = None
         self.connections: set[Connection] = set()
-        self.trouble: str | None = None
+        self._in_trouble = False
 
     # What connections ask -------------------------------------------------------------------------------------------
 
@@ -115,8 +123,9 @@ class Intake:
         try:
             self._spool.append(headers, body, self._now())
         except StoreUnavailable as error:
-            return self._in_trouble(error)
-        self.trouble = None
+            return self._unwritten(error)
+        if self._in_trouble:
+            self._recovered()
         if self._terms.durable == "write":
             return OK
         self._unsynced.append((connection, request))
@@ -170,10 +179,16 @@ class Intake:
                 return _bad(f"`ce-time` must be RFC 3339; got {headers['ce-time']!r}.")
         return None
 
-    def _in_trouble(self, error: StoreUnavailable) -> Answer:
-        if self.trouble is None:
+    def _recovered(self) -> None:
+        self._in_trouble = False
+        self._on_trouble(None)
+        _log.info("bodies are taken again")
+
+    def _unwritten(self, error: StoreUnavailable) -> Answer:
+        if not self._in_trouble:
+            self._in_trouble = True
+            self._on_trouble(str(error))
             _log.error("%s", error)
-        self.trouble = str(error)
         if isinstance(error, SpoolFull) and self._terms.full == "shed":
             self._on_shed()
             return OK
@@ -189,7 +204,7 @@ class Intake:
             try:
                 await loop.run_in_executor(None, self._spool.sync)
             except StoreUnavailable as error:
-                answer = self._in_trouble(error)
+                answer = self._unwritten(error)
             for connection, request in group:
                 connection.finish(request, answer)
         self._syncing = None
@@ -199,13 +214,10 @@ class Intake:
         for connection in list(self.connections):
             if now_s - connection.since_s > (IDLE_S if connection.is_idle else REQUEST_S):
                 connection.close()
-        if self.trouble is not None:
-            try:
+        if self._in_trouble:
+            with suppress(StoreUnavailable):  # then it goes on
                 self._spool.probe()
-            except StoreUnavailable as error:
-                self.trouble = str(error)
-            else:
-                self.trouble = None
+                self._recovered()
 
 
 class IngestServer:

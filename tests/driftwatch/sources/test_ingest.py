@@ -37,6 +37,7 @@ class Served:
     intake: Intake
     server: IngestServer
     shed: list[None] = field(default_factory=list)
+    troubles: list[str | None] = field(default_factory=list)
 
     @property
     def entries(self) -> list[Entry]:
@@ -82,10 +83,11 @@ class Reply:
 def serving(folder: Path, *, max_bytes: int = 2**30, **terms: Any) -> Iterator[Served]:
     spool = Spool(folder / "spool", position=0, max_bytes=max_bytes)
     shed: list[None] = []
-    intake = Intake(spool, Terms(**terms), lambda: shed.append(None))
+    troubles: list[str | None] = []
+    intake = Intake(spool, Terms(**terms), on_trouble=troubles.append, on_shed=lambda: shed.append(None))
     server = IngestServer("127.0.0.1", 0, intake)
     try:
-        yield Served(spool, intake, server, shed)
+        yield Served(spool, intake, server, shed, troubles)
     finally:
         server.close()
         spool.close()
@@ -222,10 +224,12 @@ def test_a_full_spool_refuses_until_there_is_room(tmp_path: Path, monkeypatch: p
             pass
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert "source.spool.max_bytes" in reply.detail
-        assert served.intake.trouble is not None
+        (trouble,) = served.troubles
+        assert "max_bytes" in str(trouble)
         served.spool.forget(served.spool.end)
-        while served.intake.trouble is not None:
+        while len(served.troubles) == 1:
             time.sleep(0.01)
+        assert served.troubles[1:] == [None]
         assert served.post("/v1/predictions", b"x").status == 200
         assert served.shed == []
 
