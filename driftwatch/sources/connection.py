@@ -11,7 +11,9 @@ import msgspec
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 0.5
-_KEPT = frozenset({"content-type", "content-encoding", "content-length", "authorization", "expect"})
+_KEPT = frozenset({"content-type", "content-encoding", "content-length", "authorization", "expect"}) | {
+    f"ce-{name}" for name in ("specversion", "id", "source", "type", "time", "statuscode")
+}
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -161,7 +163,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._request is None:  # else a trailer
             key = name.lower().decode("latin-1")
-            if key in _KEPT or key.startswith("ce-"):
+            if key in _KEPT:
                 self._headers[key] = value.decode("utf-8", "replace")
 
     def on_headers_complete(self) -> None:
