@@ -200,6 +200,7 @@ class Runtime:
     pipeline: Pipeline | None = None
     lacks: str | None = "the profile is not loaded yet"
     source_lacks: str | None = None
+    store_lacks: str | None = None
 
     def stop(self, signum: int, frame: FrameType | None) -> None:
         """The handler of SIGTERM and SIGINT."""
@@ -209,7 +210,7 @@ class Runtime:
 
     def show_ready(self) -> None:
         """Tells the probes what is missing."""
-        self.health.ready(self.lacks, self.source_lacks)
+        self.health.ready(self.lacks, self.source_lacks, self.store_lacks)
 
     def source_is(self, lacks: str | None) -> None:
         """Notes what keeps the source from being read; None = nothing."""
@@ -222,13 +223,15 @@ class Runtime:
             try:
                 action()
             except StoreUnavailable as error:
-                self.health.ready(str(error))
+                self.store_lacks = str(error)
+                self.show_ready()
                 log.error("%s", error)
                 if self.stopping:
                     return False
                 time.sleep(RETRY_S)
                 self.health.turned()
             else:
+                self.store_lacks = None
                 self.show_ready()
                 return True
 

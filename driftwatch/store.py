@@ -87,10 +87,10 @@ class Transaction:
     dropped: Sequence[PaneKey] = ()
     seen: Sequence[SeenChunk] = ()
     seen_from: Mapping[str, int] = field(default_factory=dict)
-    halves: HalvesChanges | None = None
     policy: bytes | None = None
     decisions: Sequence[StoredDecision] = ()
     messages: Sequence[Message] = ()
+    halves: HalvesChanges | None = None
 
 
 @dataclass(frozen=True, slots=True)

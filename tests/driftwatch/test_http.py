@@ -24,6 +24,7 @@ from sidecar import (
     Receiver,
     decided,
     drifting,
+    fill,
     receiving,
     replayed,
     rounded,
@@ -277,6 +278,33 @@ def test_a_spool_that_is_full_refuses_and_is_not_ready_until_there_is_room(folde
         for body in bodies[n_sent:]:
             sender.send(*body)
         until(judged(running.config, len(want)))
+        assert rounded(decided(running.config)) == rounded(want)
+
+
+def test_a_disk_that_is_full_refuses_and_is_not_ready_until_there_is_room(folder: Path, tiny_folder: Path) -> None:
+    stream = drifting(FEW_DRIFTS)
+    want = replayed(write_config(folder, window=TIME), write_events(folder / "events.jsonl", stream))[:-1]
+    bodies, ballast = plain(stream), tiny_folder / "ballast"
+    with (
+        sidecar(folder, {"durable": "fsync"}, state={"path": str(tiny_folder / "state.db")}) as running,
+        contextlib.closing(Sender(running.port)) as sender,
+    ):
+        until(lambda: listens(running.port))
+        until(lambda: running.get("/readyz")[0] == 200)
+        n_sent = 0
+        while (status := sender.once(*bodies[n_sent])) == 200:
+            n_sent += 1
+            if n_sent == 300:
+                fill(ballast)
+        assert status == 503
+        until(lambda: "the spool cannot be read or written: No space left" in running.get("/readyz")[1])
+        assert running.get("/readyz")[0] == 503
+        ballast.unlink()
+        until(lambda: running.get("/readyz")[0] == 200)
+        for body in bodies[n_sent:]:
+            sender.send(*body)
+        until(lambda: len(decided(running.config)) >= len(want))
+        assert running.end(signal.SIGTERM) == 0
         assert rounded(decided(running.config)) == rounded(want)
 
 
