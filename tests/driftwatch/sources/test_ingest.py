@@ -1,10 +1,12 @@
 """The ingest server over real sockets: each answer, each limit, and what lies in the spool after a 200."""
 
 import contextlib
+import gc
 import gzip
 import http.client
 import json
 import os
+import random
 import re
 import socket
 import time
@@ -13,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httptools
 import pytest
 
 from driftwatch.errors import ConfigError
-from driftwatch.sources import ingest
+from driftwatch.sources import connection, ingest
+from driftwatch.sources.connection import Connection
 from driftwatch.sources.ingest import IngestServer, Intake, Terms
 from driftwatch.sources.spool import Entry, Spool
 
@@ -360,6 +364,67 @@ def test_too_many_bodies_at_once_are_refused(served: Served, monkeypatch: pytest
     assert served.post("/v1/predictions", b"x" * 10_001).status == 503
     assert served.post("/v1/predictions", b"x" * 9_000).status == 200
     assert served.post("/v1/predictions", b"x" * 9_000).status == 200  # what was held is let go
+
+
+def test_connections_leave_nothing_behind_where_the_collector_of_cycles_is_off(served: Served) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for body in (b"{}", b"{}", b"x" * 9_000_000, b"{}"):
+            with contextlib.suppress(OSError):  # the answer may come, and the end, amid the sending
+                served.post("/v1/predictions", body)
+        served.raw(b"nonsense\r\n\r\n")
+        while served.intake.connections:
+            time.sleep(0.01)
+        left = [thing for thing in gc.get_objects() if isinstance(thing, Connection | httptools.HttpRequestParser)]
+        assert len(left) <= 1  # the loop's last callback may hold one
+    finally:
+        gc.enable()
+
+
+def torn(dice: random.Random) -> bytes:
+    """A request with a few bytes changed, cut or doubled."""
+    head = "".join(f"{k}: {v}\r\n" for k, v in BINARY.items())
+    sent = bytearray(f"POST / HTTP/1.1\r\nhost: a\r\n{head}content-length: 2\r\n\r\n{{}}".encode())
+    for _ in range(dice.choice((1, 1, 2, 5))):
+        at = dice.randrange(len(sent) + 1)
+        what = dice.randrange(3)
+        if what == 0:
+            sent[at : at + 1] = bytes([dice.randrange(256)])
+        elif what == 1:
+            del sent[at : at + dice.randrange(30)]
+        else:
+            sent[at:at] = sent[at : at + dice.randrange(60)]
+    return bytes(sent)
+
+
+def fuzz(served: Served, n: int, caplog: pytest.LogCaptureFixture) -> None:
+    """So many torn requests: each gets an answer that HTTP knows or none, and the server goes on."""
+    dice = random.Random(5)
+    n_taken = 0
+    for _ in range(n):
+        with contextlib.suppress(ConnectionResetError):
+            found = statuses(served.raw(torn(dice)))
+            assert set(found) <= {200, 400, 404, 405, 413, 415}
+            n_taken += found.count(200)
+    assert served.post("/v1/predictions", b"{}").status == 200
+    assert len(served.spool.read(0, most=n, most_bytes=2**30)) == n_taken + 1 > 2
+    assert caplog.records == []
+
+
+def test_torn_requests_stop_nothing(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "LINGER_S", 0.0)
+    fuzz(served, 500, caplog)
+
+
+@pytest.mark.slow
+def test_many_torn_requests_stop_nothing(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "LINGER_S", 0.0)
+    fuzz(served, 20_000, caplog)
 
 
 def test_a_port_that_is_taken_is_named(served: Served) -> None:
