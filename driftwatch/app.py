@@ -13,35 +13,43 @@ from ipaddress import ip_network
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
 from driftwatch.config import Config
-from driftwatch.config_connections import FileSource, PrometheusSink, WebhookSink
+from driftwatch.config_connections import FileSource, HttpSource, PrometheusSink, WebhookSink
 from driftwatch.count import ProfileCounter, RowCounter
 from driftwatch.count_window import CountWindower
 from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
+from driftwatch.decode.bodies import BodyDecoder
 from driftwatch.decode.json import JsonDecoder
 from driftwatch.errors import ConfigError, StoreUnavailable
+from driftwatch.halves import Halves
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
 from driftwatch.policy import Policy, webhooks
-from driftwatch.protocols import Source
+from driftwatch.protocols import Decoder, Source
 from driftwatch.records import Schema, Stream
 from driftwatch.server import Health, Server
 from driftwatch.sinks.delivery import Delivery
 from driftwatch.sinks.log import LogSink
 from driftwatch.sinks.prometheus import PrometheusSink as Gauges
 from driftwatch.sinks.webhook import WebhookTarget, cloud_event
+from driftwatch.sources import http
+from driftwatch.sources.spool import Spool
 from driftwatch.sources.tabular import open_file_source
-from driftwatch.store import Store
+from driftwatch.store import Remembered, Store
 from driftwatch.time_window import TimeWindower
 from driftwatch.window import Counter, CountWindows, TimeWindows, Windower
+
+if TYPE_CHECKING:
+    from driftwatch.sources.ingest import IngestServer
 
 GRACE_S = 10.0  # after SIGTERM what the outbox holds is tried for so long
 END_GRACE_S = 60.0  # and so long after the end of a file
@@ -111,6 +119,26 @@ def make_source(config: Config, schema: Schema, path: Path | None = None) -> Sou
     return open_file_source("-" if str(place) == "-" else Path(place), schema, follow=source.follow)
 
 
+def open_intake(
+    source: HttpSource, config: Config, remembered: Remembered, metrics: Metrics, lacks: Callable[[str | None], object]
+) -> "tuple[Spool, IngestServer]":
+    """The spool, as far as it was read, and the server that fills it. Raises ConfigError and StateError."""
+    from driftwatch.sources.ingest import IngestServer, Intake, Terms  # asyncio and a parser, which others do not need
+
+    known = remembered.shards.get(http.SHARD)
+    position = 0 if known is None or known.position is None else known.position
+    terms = Terms(source.max_body, source.tokens(), source.full, source.durable)
+    spool = Spool(config.state.path.parent / "spool", position=position, max_bytes=source.spool.max_bytes)
+    try:
+        intake = Intake(spool, terms, on_trouble=lacks, on_shed=lambda: metrics.discarded("http", "shed"))
+        server = IngestServer(source.host, source.port, intake)
+    except ConfigError:
+        spool.close()
+        raise
+    log.info("events on http://%s:%d/v1/predictions and /v1/events", source.host, server.port)
+    return spool, server
+
+
 def make_targets(config: Config) -> dict[str, WebhookTarget]:
     """The receivers of webhooks, by `target_name`. Raises ConfigError."""
     return {
@@ -171,6 +199,8 @@ class Runtime:
     stopping: bool = False
     pipeline: Pipeline | None = None
     lacks: str | None = "the profile is not loaded yet"
+    source_lacks: str | None = None
+    store_lacks: str | None = None
 
     def stop(self, signum: int, frame: FrameType | None) -> None:
         """The handler of SIGTERM and SIGINT."""
@@ -178,20 +208,31 @@ class Runtime:
         if self.pipeline is not None:
             self.pipeline.stop()
 
+    def show_ready(self) -> None:
+        """Tells the probes what is missing."""
+        self.health.ready(self.lacks, self.source_lacks, self.store_lacks)
+
+    def source_is(self, lacks: str | None) -> None:
+        """Notes what keeps the source from being read; None = nothing."""
+        self.source_lacks = lacks
+        self.show_ready()
+
     def safely(self, action: Callable[[], None]) -> bool:
         """Does it again every second while the state's volume cannot be written; False: told to stop meanwhile."""
         while True:
             try:
                 action()
             except StoreUnavailable as error:
-                self.health.ready(str(error))
+                self.store_lacks = str(error)
+                self.show_ready()
                 log.error("%s", error)
                 if self.stopping:
                     return False
                 time.sleep(RETRY_S)
                 self.health.turned()
             else:
-                self.health.ready(self.lacks)
+                self.store_lacks = None
+                self.show_ready()
                 return True
 
 
@@ -222,10 +263,20 @@ def run(config: Config, config_path: Path) -> None:
         store = Store.open(config.state.path, model=config.model.name, keep_s=config.state.keep)
         stack.callback(store.close)
         remembered = store.load()
+        if isinstance(config.source, HttpSource):
+            spool, ingest = open_intake(config.source, config, remembered, metrics, runtime.source_is)
+            stack.callback(spool.close)
+            stack.callback(ingest.close)
         found = references.profiles_for(config, config_path, store, runtime.health.turned)
         schema = references.schema_with_hints(config, found)
         assigned = references.assignments(store, found, remembered)
-        source = make_source(config, schema)
+        source: Source
+        decoder: Decoder
+        if isinstance(config.source, HttpSource):
+            source, halves = http.HttpSource(spool), Halves(config.source.match)
+            decoder = BodyDecoder(schema, halves)
+        else:
+            source, halves, decoder = make_source(config, schema), None, JsonDecoder(schema)
         sinks: list[DecisionSink] = [Gauges(metrics)]
         if any(sink.kind == "log" for sink in config.sinks):
             sinks.append(LogSink(sys.stdout.buffer))
@@ -237,7 +288,7 @@ def run(config: Config, config_path: Path) -> None:
         parts = Parts(
             model=config.model.name,
             source=source,
-            decoder=JsonDecoder(schema),
+            decoder=decoder,
             windower=make_windower(config, Counters(schema, assigned)),
             monitor=make_monitor(config, references.known(store, assigned, remembered)),
             policy=policy,
@@ -249,11 +300,12 @@ def run(config: Config, config_path: Path) -> None:
             safely=runtime.safely,
             committed=delivery.wake,
             turned=lambda n_records: runtime.health.turned(),
-            dedupe=config.events.dedupe,
+            dedupe=config.dedupe_size,
+            halves=halves,
         )
         runtime.pipeline = Pipeline(parts, remembered)
         runtime.lacks = None if config.model.version in found else f"version {config.model.version} has no profile"
-        runtime.health.ready(runtime.lacks)
+        runtime.show_ready()
         delivery.start()
         stack.callback(delivery.close)
         if runtime.stopping:
@@ -319,7 +371,7 @@ def replay(
         safely=once,
         committed=lambda: None,
         turned=progress,
-        dedupe=config.events.dedupe,
+        dedupe=config.dedupe_size,
     )
     pipeline = Pipeline(parts, store.load())
     without_collections(pipeline.run)

@@ -258,6 +258,13 @@ class Config(Section):
             raise Contradiction(*wrong)
         return self
 
+    @property
+    def dedupe_size(self) -> int:
+        """How many ids of a shard are remembered."""
+        if self.events.dedupe is not None:
+            return self.events.dedupe
+        return 100_000 if self.source is not None and self.source.kind == "http" else 10_000
+
     def event_schema(self) -> Schema:
         """The columns of an event: the features in the file's order, then the prediction."""
         columns = [

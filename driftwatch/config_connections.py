@@ -100,6 +100,7 @@ class HttpSource(Section):
 
     kind: Literal["http"] = Field(description="http.")
     port: Port = Field(description="The port that driftwatch listens on.")
+    host: Text = Field(default="0.0.0.0", description="The address that it listens on.")
     tokens_file: ConfigPath | None = Field(
         default=None, description="Bearer tokens, one a line. Default: anyone may send."
     )
@@ -112,6 +113,12 @@ class HttpSource(Section):
     )
     match: PositiveDuration = Field(default=60.0, description="Event time in which a request waits for its response.")
     max_body: Size = Field(default=8 * 2**20, description="Longest body that is accepted.")
+
+    def tokens(self) -> tuple[str, ...]:
+        """The bearer tokens that let in; none: anyone may send. Raises ConfigError where the file cannot be read."""
+        if self.tokens_file is None:
+            return ()
+        return tuple(token for line in read_secret(self.tokens_file).splitlines() if (token := line.strip()))
 
 
 class FilePaths(Section):

@@ -91,10 +91,10 @@ class Events(Section):
     fields: dict[str, DottedPath] = Field(
         default={}, description="Further values of an event by name, with their paths, for `performance`."
     )
-    dedupe: int = Field(
-        default=10_000,
-        ge=0,
-        description="An id among so many last ids of its shard is a duplicate: counted, not used. 0 = off.",
+    dedupe: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="An id among so many last ids of its shard is a duplicate: counted, not used. 0 = off. "
+        "Default: 10000; of an http source, which is one shard, 100000.",
     )
 
     @model_validator(mode="after")

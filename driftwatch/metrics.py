@@ -30,7 +30,11 @@ ALARMS: tuple[tuple[str, ...], ...] = tuple(
 
 OTHER = "other"
 DISCARDS = {
-    "decode": ("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label", OTHER),
+    "http": ("shed", OTHER),
+    "decode": (
+        *("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label"),
+        *("unknown_type", "error_response", "unused", "duplicate_half", "unmatched", OTHER),
+    ),
     "dedupe": ("duplicate", OTHER),
     "window": ("late", "ahead", "already_judged", OTHER),
     OTHER: (OTHER,),

@@ -16,6 +16,7 @@ import numpy as np
 from driftwatch import checkpoint
 from driftwatch.decision import Decision, encode, rfc3339
 from driftwatch.dedupe import Seen, take
+from driftwatch.halves import Halves
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
@@ -52,6 +53,7 @@ class Parts:
     `messages`: the webhooks of a decision. `safely`: runs what may fail for a reason that passes (a full disk) again
     until it does not; False = we were told to stop before it went through. `committed`: told after each transaction;
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
+    `halves`: what the decoder keeps for later, None where it keeps nothing.
     """
 
     model: str
@@ -69,6 +71,7 @@ class Parts:
     committed: Callable[[], None]
     turned: Callable[[int], object]
     dedupe: int
+    halves: Halves | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
 
@@ -83,6 +86,8 @@ class Pipeline:
         self._shards = checkpoint.restored_shards(remembered)
         panes = checkpoint.restored_panes(remembered, parts.model)
         parts.windower.restore(self._shards, panes, checkpoint.restored_parts(remembered, parts.model))
+        if parts.halves is not None:
+            parts.halves.restore(remembered.halves)
         self._seen: dict[Shard, Seen] = {}
         self._rows, self._saved_s = 0, parts.clock()
         self._stopped = False
@@ -133,14 +138,14 @@ class Pipeline:
         decoded = self._p.decoder.decode(frames)
         records = self._fresh(frames.shard, decoded)
         added = self._p.windower.add(records, end=decoded.end, now_s=now_s)
-        poison = [*decoded.poison, *(ahead(frames, records, int(i)) for i in added.ahead)]
+        poison = [*decoded.poison, *(ahead(decoded.events or frames, records, int(i)) for i in added.ahead)]
         if poison and self._p.dead_letters is not None:
             box, at = self._p.dead_letters, rfc3339(int(self._p.now()))
             before = box.dropped
             if not self._p.safely(lambda: box.add(poison, at)):
                 return False
             self._p.metrics.dead_letters_dropped_total.inc(box.dropped - before)
-        self._rows += len(frames.messages)
+        self._rows += len((decoded.events or frames).messages)
         self._count("used", added.used)
         self._count("duplicate", len(decoded.records) - len(records))
         self._count("late", added.late)
@@ -185,6 +190,7 @@ class Pipeline:
             dropped=[checkpoint.stored_key(key) for key in changes.dropped],
             seen=seen,
             seen_from=seen_from,
+            halves=None if p.halves is None else p.halves.changes(),
             policy=state.to_bytes() if decisions else None,
             decisions=[
                 StoredDecision(w.stream.version, w.end_s, w.part, line) for w, line in zip(windows, lines, strict=True)
@@ -195,8 +201,10 @@ class Pipeline:
             return False
         self._policy_state, self._rows, self._saved_s = state, 0, p.clock()
         self.decided += len(decisions)
-        held = [shard for shard, known in changes.shards.items() if known.position is not None]
-        p.source.commit({shard: CommitMark(p.windower.rewind(shard)) for shard in held})
+        held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
+        p.source.commit(
+            {shard: CommitMark(p.windower.rewind(shard), {"r": known.read_to}) for shard, known in held.items()}
+        )
         p.committed()
         self._show(decisions, lines)
         return True

@@ -3,7 +3,7 @@
 `Source → Frames → decode → Records → windower → Window → detectors → Scores → policy → Decision → outbox → sinks`
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NewType, overload
@@ -100,12 +100,14 @@ class Frames:
 
     `positions` has one entry more than there are messages: message i lies at positions[i]; the last entry is where
     the next message of the shard will lie. `arrived_s`: event times to fall back on where a message has none.
+    `headers`: what the sender said of each message beside its bytes, names in lower case; None = nothing.
     """
 
     shard: Shard
     messages: Sequence[bytes]
     positions: np.ndarray  # int64, (n + 1,)
     arrived_s: np.ndarray | None = None  # float64, (n,)
+    headers: Sequence[Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +150,16 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a batch of frames turned out to hold. `end` is the position after its last message."""
+    """What a batch of frames turned out to hold. `end` is the position after its last message.
+
+    `events`: the frames of the single events, whose positions the records' are, where a message may hold several.
+    """
 
     records: Records
     poison: tuple[Poison, ...]
     end: int
     discarded: dict[str, int]  # reason → count of messages that are no rows on purpose: tombstone, other_model, label
+    events: Frames | None = None
 
 
 @dataclass(frozen=True, slots=True)

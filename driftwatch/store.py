@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from driftwatch.errors import StateError
+from driftwatch.halves import Half, HalfKey, HalvesChanges, HalvesState
 from driftwatch.outbox import Message
 from driftwatch.store_outbox import StoredOutbox
 from driftwatch.store_schema import connect, create_or_check, damaged, make_file, state_errors, transaction
@@ -77,7 +78,8 @@ class Transaction:
     """All that moves at once. What is not named stays as it is.
 
     `seen_from`: the shard's ids before this number are forgotten (whole chunks), before `seen` is written; a number
-    beyond all forgets every one, for a shard that is counted anew. `policy`: its state, opaque.
+    beyond all forgets every one, for a shard that is counted anew. `halves`: which wait, and which wait no longer.
+    `policy`: its state, opaque.
     """
 
     shards: Mapping[str, ShardRow] = field(default_factory=dict)
@@ -88,6 +90,7 @@ class Transaction:
     policy: bytes | None = None
     decisions: Sequence[StoredDecision] = ()
     messages: Sequence[Message] = ()
+    halves: HalvesChanges | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Remembered:
     seen: list[SeenChunk]
     policy: bytes | None
     parts: dict[tuple[str, float], int]
+    halves: HalvesState = field(default_factory=HalvesState)
 
 
 class Store:
@@ -147,6 +151,8 @@ class Store:
         """Moves everything in one transaction; where it raises, nothing was changed."""
         with state_errors(self._path), transaction(self._database):
             self._save_counts(changes)
+            if changes.halves is not None:
+                self._save_halves(changes.halves)
             if changes.policy is not None:
                 self._database.execute("INSERT OR REPLACE INTO alarms VALUES (1, ?)", (changes.policy,))
             if changes.decisions:
@@ -167,9 +173,12 @@ class Store:
             )
             seen = self._database.execute("SELECT shard, first, ids FROM seen ORDER BY shard, first")
             policy = self._database.execute("SELECT state FROM alarms").fetchone()
+            halves = self._database.execute("SELECT shard, source, id, kind, time_s, data FROM halves ORDER BY seq")
+            clock = self._database.execute("SELECT times FROM halves_clock").fetchone()
             parts = self._database.execute("SELECT version, end_s, max(part) FROM decisions GROUP BY version, end_s")
             try:
                 chunks = [SeenChunk(shard, first, _ids.decode(ids)) for shard, first, ids in seen]
+                times_s = () if clock is None else _times.decode(clock[0])
             except msgspec.MsgspecError as error:
                 raise damaged(self._path, error) from error
             return Remembered(
@@ -178,6 +187,7 @@ class Store:
                 seen=chunks,
                 policy=None if policy is None else policy[0],
                 parts={(version, end_s): part for version, end_s, part in parts},
+                halves=HalvesState({HalfKey(*row[:3]): Half(*row[3:]) for row in halves}, times_s),
             )
 
     def decisions(self, since_s: float | None = None) -> Iterator[bytes]:
@@ -267,6 +277,14 @@ class Store:
             ((c.shard, c.first, c.first + len(c.ids) - 1, _encoder.encode(c.ids)) for c in changes.seen),
         )
 
+    def _save_halves(self, changes: HalvesChanges) -> None:
+        self._database.executemany("DELETE FROM halves WHERE shard = ? AND source = ? AND id = ?", changes.gone)
+        self._database.executemany(
+            "INSERT INTO halves (shard, source, id, kind, time_s, data) VALUES (?, ?, ?, ?, ?, ?)",
+            ((*key, *half) for key, half in changes.waiting.items()),
+        )
+        self._database.execute("INSERT OR REPLACE INTO halves_clock VALUES (1, ?)", (_encoder.encode(changes.times_s),))
+
     def _save_decisions(self, decisions: Sequence[StoredDecision]) -> None:
         self._database.executemany(
             "INSERT INTO decisions (version, end_s, part, body) VALUES (?, ?, ?, ?)",
@@ -279,3 +297,4 @@ class Store:
 
 _encoder = msgspec.msgpack.Encoder()
 _ids = msgspec.msgpack.Decoder(list[str])
+_times = msgspec.msgpack.Decoder(tuple[float, ...])

@@ -17,6 +17,7 @@ from detectors.simulate import Schedule, Stream, Truth
 
 INTERVAL_S = 60
 REFERENCE_START_S = datetime(2025, 3, 3, tzinfo=UTC).timestamp()
+LOGGED_ROWS = 40
 REFERENCE_ROWS = 7 * 24 * 60  # a week at one event a minute
 STREAM_START_S = REFERENCE_START_S + REFERENCE_ROWS * INTERVAL_S  # the streams go on where the reference ends
 REGIONS = ("north", "south", "east", "west", "islands")
@@ -144,6 +145,55 @@ def event_time(row: int) -> str:
     return datetime.fromtimestamp(STREAM_START_S + row * INTERVAL_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def logged(stream: Stream, n: int) -> bytes:
+    """The first n rows as the logger of a KServe pod posts them, one HTTP request after the other.
+
+    Two a row: what the model was asked and what it answered, under one `Ce-Id`. The first half of the rows speaks the
+    V1 protocol, the rest V2; of every fourth row the answer comes before the question.
+    """
+    posts: list[bytes] = []
+    for number, row in zip(range(n), rows(stream), strict=False):
+        time, prediction = float(row.pop("time") or 0), row.pop("prediction")
+        asked: dict[str, object] = {"instances": [row]}
+        answered: dict[str, object] = {"predictions": [prediction]}
+        if number >= n // 2:
+            asked = {"inputs": [tensor(name, value) for name, value in row.items()]}
+            answered = {"model_name": "credit", "outputs": [tensor("predict", prediction)]}
+        pair = [post(number, time, "request", asked), post(number, time, "response", answered)]
+        posts += pair[::-1] if number % 4 == 3 else pair
+    return b"".join(posts)
+
+
+def tensor(name: str, value: float | str | None) -> dict[str, object]:
+    """A V2 tensor of one value."""
+    return {"name": name, "shape": [1, 1], "datatype": "BYTES" if isinstance(value, str) else "FP64", "data": [value]}
+
+
+def post(number: int, time_s: float, kind: str, document: dict[str, object]) -> bytes:
+    """One HTTP request of the logger: a binary CloudEvent."""
+    body = json.dumps(document, separators=(",", ":")).encode()
+    stamp = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    headers = {
+        "Host": "driftwatch.default",
+        "User-Agent": "Go-http-client/1.1",
+        "Content-Length": len(body),
+        "Ce-Component": "predictor",
+        "Ce-Endpoint": "",
+        "Ce-Id": f"{number:04d}",
+        "Ce-Inferenceservicename": "credit",
+        "Ce-Metadata": "{}",
+        "Ce-Namespace": "default",
+        "Ce-Source": "http://localhost:9081/",
+        "Ce-Specversion": "1.0",
+        "Ce-Time": f"{stamp}.123456789Z" if kind == "response" else f"{stamp}Z",
+        "Ce-Type": f"org.kubeflow.serving.inference.{kind}",
+        "Content-Type": "application/json",
+        "Accept-Encoding": "gzip",
+    }
+    lines = ["POST / HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
 def write(folder: Path) -> None:
     """Write every file that is generated into the folder."""
     reference = stream(REFERENCE_ROWS, 0, REFERENCE_START_S, None)
@@ -152,6 +202,8 @@ def write(folder: Path) -> None:
         made = stream(recipe.rows, recipe.seed, STREAM_START_S, recipe.truth)
         write_lines(folder / f"{recipe.name}.jsonl", event_lines(made))
         write_lines(folder / f"{recipe.name}.truth.json", [json.dumps(truth_document(made), indent=2)])
+        if recipe.name == "no_drift":
+            (folder / "kserve_logger.http").write_bytes(logged(made, LOGGED_ROWS))
 
 
 def write_lines(path: Path, lines: Iterator[str] | list[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,12 @@ from scipy.stats import chi2_contingency, ks_2samp, spearmanr
 
 from detectors.two_sample.exact_mmd import mmd
 from driftwatch.config import load
+from driftwatch.decode.bodies import BodyDecoder
+from driftwatch.decode.json import JsonDecoder
+from driftwatch.halves import Halves
+from driftwatch.records import Frames, Shard
+from driftwatch.sources.ingest import IngestServer, Intake, Terms
+from driftwatch.sources.spool import Spool
 
 FOLDER = Path(__file__).parents[1] / "sample_streams"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
@@ -22,7 +29,7 @@ WINDOW = 500
 
 
 def digests(folder: Path) -> dict[str, str]:
-    generated = [path for path in folder.iterdir() if path.suffix in {".jsonl", ".json", ".csv"}]
+    generated = [path for path in folder.iterdir() if path.suffix in {".jsonl", ".json", ".csv", ".http"}]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in generated}
 
 
@@ -66,7 +73,39 @@ def test_the_generator_writes_the_same_files_byte_for_byte(tmp_path: Path) -> No
     subprocess.run([sys.executable, str(FOLDER / "generate.py"), str(tmp_path)], check=True)
     written = digests(tmp_path)
     assert written == digests(FOLDER)
-    assert len(written) == 2 * 10 + 1
+    assert len(written) == 2 * 10 + 2
+
+
+def test_the_loggers_requests_are_the_rows_of_the_stream_without_drift(tmp_path: Path) -> None:
+    schema = load(FOLDER / "config.yaml").event_schema()
+    spool = Spool(tmp_path, position=0, max_bytes=2**30)
+    server = IngestServer("127.0.0.1", 0, Intake(spool, Terms(), on_trouble=lambda trouble: None, on_shed=lambda: None))
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            client.sendall((FOLDER / "kserve_logger.http").read_bytes())
+            client.shutdown(socket.SHUT_WR)
+            answers = b"".join(iter(lambda: client.recv(65_536), b""))
+    finally:
+        server.close()
+    entries = spool.read(0, most=1000, most_bytes=2**30)
+    spool.close()
+    assert answers.count(b"HTTP/1.1 200 OK") == len(entries) == 80
+    frames = Frames(
+        Shard("http"),
+        [entry.body for entry in entries],
+        np.array([*(entry.position for entry in entries), entries[-1].end]),
+        np.array([entry.arrived_s for entry in entries]),
+        [entry.headers for entry in entries],
+    )
+    found = BodyDecoder(schema, Halves(60.0)).decode(frames)
+    assert (found.poison, found.discarded) == ((), {})
+    messages = [json.dumps(event).encode() for event in events("no_drift")[:40]]
+    want = JsonDecoder(schema).decode(Frames(Shard("file"), messages, np.arange(41)))
+    order = np.argsort(found.records.ids)
+    assert [found.records.ids[i] for i in order] == want.records.ids
+    assert found.records.times_s[order].tolist() == want.records.times_s.tolist()
+    assert found.records.numeric[order].tolist() == want.records.numeric.tolist()
+    assert [found.records.categories[0][i] for i in order] == want.records.categories[0]
 
 
 def test_the_samples_are_small() -> None:

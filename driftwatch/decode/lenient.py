@@ -1,6 +1,7 @@
 """Reads, field by field, a message that no struct decoder takes."""
 
 import json
+from typing import Any
 
 import msgspec
 
@@ -18,21 +19,26 @@ class Unreadable(DecodeError):
 
 
 def read(message: bytes, root: Node) -> msgspec.Struct:
-    """The event as the wide decoder would have returned it; Unreadable where it has no structure.
+    """The event as the wide decoder would have returned it; Unreadable where it has no structure."""
+    document = read_json(message)
+    if not isinstance(document, dict):
+        raise Unreadable("structure", f"expected an object; got {shown(document)}.")
+    return root.read(document)
+
+
+def read_json(message: bytes) -> Any:
+    """A JSON document. Raises Unreadable.
 
     The standard library takes what msgspec does not: NaN, Infinity, 1e999, lone surrogates, a byte order mark.
     """
     try:
-        document = json.loads(message.decode("utf-8-sig"), parse_int=_integer)
+        return json.loads(message.decode("utf-8-sig"), parse_int=_integer)
     except UnicodeDecodeError as error:
         raise Unreadable("encoding", f"expected UTF-8; {error.reason} at byte {error.start}.") from error
     except RecursionError as error:
         raise Unreadable("depth", "expected an event; got one that is nested too deeply to be read.") from error
     except ValueError as error:
         raise Unreadable("structure", f"expected JSON; {error}.") from error
-    if not isinstance(document, dict):
-        raise Unreadable("structure", f"expected an object; got {shown(document)}.")
-    return root.read(document)
 
 
 def _integer(text: str) -> int | float:

@@ -1,5 +1,9 @@
 """Profiles that are built once, and a folder to run in."""
 
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +24,18 @@ def folder(tmp_path: Path, profile_bytes: bytes) -> Path:
     """A folder that holds the profile."""
     (tmp_path / "reference.profile").write_bytes(profile_bytes)
     return tmp_path
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 8 MiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.getuid() != 0:
+        pytest.skip("mounting a file system of 8 MiB needs root and mount(8)")
+    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"mount(8) refused: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

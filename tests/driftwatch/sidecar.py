@@ -175,6 +175,13 @@ def rounded(value: Any) -> Any:
     return [rounded(v) for v in value] if isinstance(value, list) else value
 
 
+def fill(file: Path) -> None:
+    """Writes until there is no room."""
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
+
+
 def transitions(decisions: Sequence[Any]) -> list[tuple[int, str]]:
     """(window, transition) of every alarm that opened or was resolved."""
     return [

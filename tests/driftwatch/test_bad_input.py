@@ -1,16 +1,13 @@
 """Whatever comes in, the stream goes on: what can be counted is counted, the rest is set aside with its bytes."""
 
-import contextlib
 import json
 import math
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +26,7 @@ from sidecar import (
     decided,
     drifting,
     events,
+    fill,
     receiving,
     replayed,
     rounded,
@@ -352,28 +350,6 @@ def test_a_second_process_on_one_state_file_ends_and_quotes_the_first(folder: Pa
     run(settings)
 
 
-@pytest.fixture
-def tiny_folder(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 8 MiB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.getuid() != 0:
-        pytest.skip("mounting a file system of 8 MiB needs root and mount(8)")
-    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"mount(8) refused: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def fill(file: Path) -> None:
-    """Writes until there is no room."""
-    with contextlib.suppress(OSError), file.open("wb", buffering=0) as ballast:
-        while True:
-            ballast.write(bytes(4096))
-
-
 def wait_until(question: Any, what: str) -> None:
     """Asks until the answer is yes; half a minute is for a machine that has much else to do."""
     until_s = time.monotonic() + 30
@@ -388,7 +364,12 @@ def test_a_full_disk_makes_it_not_ready_until_there_is_room_and_loses_nothing(
     monkeypatch.setattr(app, "RETRY_S", 0.05)
     readiness: list[str | None] = []
     ready = app.Health.ready
-    monkeypatch.setattr(app.Health, "ready", lambda self, reason: (readiness.append(reason), ready(self, reason))[1])
+
+    def noted(self: app.Health, *missing: str | None) -> None:
+        readiness.append(next(filter(None, missing), None))
+        ready(self, *missing)
+
+    monkeypatch.setattr(app.Health, "ready", noted)
     stream = drifting(TWO_DRIFTS)
     settings = write_config(folder, state={"path": str(tiny_folder / "state.db")})
     want = replayed(settings, write_events(folder / "events.jsonl", stream))

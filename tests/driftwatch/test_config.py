@@ -50,7 +50,7 @@ def test_what_is_left_out_has_the_documented_default(file: Path) -> None:
     assert [sink.kind for sink in config.sinks] == ["log"]
     assert config.state.path == Path("/var/lib/driftwatch/state.db")
     assert config.state.keep == 30 * 86400
-    assert config.events.dedupe == 10_000
+    assert config.dedupe_size == 10_000
     assert config.detectors.mmd.rows == 1000
     assert config.reference is None
 

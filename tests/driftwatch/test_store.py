@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftwatch.errors import StateError
+from driftwatch.halves import Half, HalfKey, HalvesChanges
 from driftwatch.outbox import Message
 from driftwatch.store import (
     Assignment,
@@ -620,4 +621,19 @@ def test_a_new_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / ".state.db.new").exists()
     store = Store.open(path, model="credit", read_only=True)
     assert list(store.decisions()) == []
+    store.close()
+
+
+def test_halves_wait_in_their_order_until_they_are_gone(path: Path) -> None:
+    keys = [HalfKey("http", "s", name) for name in "cab"]
+    halves = [Half("request", 1.5, b"{}"), Half("response", 0.5, b"\xff"), Half("request", 2.0, b"")]
+    store = Store.open(path, model="credit")
+    store.save(Transaction(halves=HalvesChanges(dict(zip(keys, halves, strict=True)), [], (2.0, 1.5))))
+    again = Half("response", 3.0, b"again")
+    store.save(Transaction(halves=HalvesChanges({keys[0]: again}, [keys[0], keys[1]], (3.0, 2.0, 1.5))))
+    store.close()
+    store = Store.open(path, model="credit")
+    found = store.load().halves
+    assert list(found.waiting.items()) == [(keys[2], halves[2]), (keys[0], again)]
+    assert found.times_s == (3.0, 2.0, 1.5)
     store.close()

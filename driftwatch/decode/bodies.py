@@ -1,0 +1,189 @@
+"""Bodies with their headers → single plain events → records.
+
+A body is one event or many: a JSON object, lines, an array, a CloudEvent in one of its three forms, a request or a
+response of a model server. What it holds becomes plain JSON events, which the JSON decoder reads like any other.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from driftwatch.decode import cloud_events
+from driftwatch.decode.cloud_events import CloudEvent
+from driftwatch.decode.inference import InferenceRows, Row, joined, row_ids
+from driftwatch.decode.json import JsonDecoder
+from driftwatch.decode.lenient import Unreadable, read_json
+from driftwatch.halves import Half, HalfKey, Halves
+from driftwatch.records import Decoded, Frames, Poison, Schema
+
+REQUEST, RESPONSE = "org.kubeflow.serving.inference.request", "org.kubeflow.serving.inference.response"
+LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
+MAX_EVENTS = 10_000
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(slots=True)
+class _Expanded:
+    """The single events of a batch of bodies so far."""
+
+    frames: Frames
+    arrived_s: np.ndarray
+    messages: list[bytes] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+    poison: list[Poison] = field(default_factory=list)
+    discarded: Counter[str] = field(default_factory=Counter)
+    at: int = 0  # which body is being looked at
+    n_from_it: int = 0  # how many places of it are taken
+
+    def turn_to(self, at: int) -> None:
+        """Body `at` is looked at now."""
+        self.at, self.n_from_it = at, 0
+
+    def place(self) -> int:
+        """A position of its own for the next thing that the body holds, as long as the body has bytes."""
+        start, stop = int(self.frames.positions[self.at]), int(self.frames.positions[self.at + 1])
+        self.n_from_it += 1
+        return min(start + self.n_from_it, stop) - 1
+
+    def add(self, message: bytes, time_s: float | None) -> None:
+        """One event; `time_s` None: the arrival stands for a time that it does not state."""
+        self.messages.append(message)
+        self.positions.append(self.place())
+        self.times_s.append(float(self.arrived_s[self.at]) if time_s is None else time_s)
+
+    def refuse(self, error: Unreadable, payload: bytes) -> None:
+        """It holds something that cannot be used."""
+        self.poison.append(Poison(self.frames.shard, self.place(), error.reason, str(error), payload))
+
+    def events(self) -> Frames:
+        """The events as frames."""
+        end = int(self.frames.positions[-1])
+        positions = np.array([*self.positions, end], np.int64)
+        return Frames(self.frames.shard, self.messages, positions, np.array(self.times_s, np.float64))
+
+
+class BodyDecoder:
+    """Decodes bodies by a schema; raises nothing for what one holds.
+
+    `halves` keeps requests and responses until they meet; who saves it saves it with the positions. Discarded on
+    purpose, beside what the JSON decoder discards: unknown_type (CloudEvents of a type that says nothing here),
+    error_response, unused (a side that no column comes from), duplicate_half. `unmatched` counts what is used alone.
+    """
+
+    def __init__(self, schema: Schema, halves: Halves) -> None:
+        self._json = JsonDecoder(schema)
+        self._rows = InferenceRows(schema)
+        self._halves = halves
+        self._roots = {c.path[0] for c in schema.columns} | {"label"}
+        self._id_key = schema.id_path[0] if len(schema.id_path) == 1 else None
+
+    def decode(self, frames: Frames) -> Decoded:
+        """The rows, the poison and the discarded of a batch of bodies."""
+        if frames.headers is None or frames.arrived_s is None:
+            return self._json.decode(frames)
+        expanded = _Expanded(frames, frames.arrived_s)
+        for at, (body, headers) in enumerate(zip(frames.messages, frames.headers, strict=True)):
+            expanded.turn_to(at)
+            try:
+                self._expand(expanded, body, headers)
+            except Unreadable as error:
+                expanded.refuse(error, body)
+        events = expanded.events()
+        decoded = self._json.decode(events)
+        poison = sorted((*decoded.poison, *expanded.poison), key=lambda p: p.position)
+        discarded = Counter(decoded.discarded) + expanded.discarded
+        return Decoded(decoded.records, tuple(poison), int(frames.positions[-1]), dict(discarded), events)
+
+    def _expand(self, expanded: _Expanded, body: bytes, headers: Mapping[str, str]) -> None:
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type == cloud_events.STRUCTURED:
+            self._take(expanded, cloud_events.from_envelope(body))
+        elif media_type == cloud_events.BATCH:
+            for document in _bounded(cloud_events.items(body)):
+                try:
+                    self._take(expanded, cloud_events.from_envelope(document))
+                except Unreadable as error:
+                    expanded.refuse(error, document)
+        elif (event := cloud_events.from_headers(headers, body)) is not None:
+            self._take(expanded, event)
+        elif media_type in LINES:
+            for line in _bounded([line for line in map(bytes.strip, body.split(b"\n")) if line]):
+                expanded.add(line, None)
+        elif body[:64].lstrip().startswith(b"["):
+            for item in _bounded(cloud_events.items(body)):
+                expanded.add(item, None)
+        else:
+            expanded.add(body, None)
+
+    # CloudEvents ----------------------------------------------------------------------------------------------------
+
+    def _take(self, expanded: _Expanded, event: CloudEvent) -> None:
+        if event.type in {REQUEST, RESPONSE}:
+            self._take_half(expanded, event)
+            return
+        message = self._plain(event)
+        if message is None:
+            expanded.discarded["unknown_type"] += 1
+        else:
+            expanded.add(message, event.time_s)
+
+    def _plain(self, event: CloudEvent) -> bytes | None:
+        """The plain event in a CloudEvent's data, with the CloudEvent's id where it has none; None: it is no such."""
+        try:
+            fields: dict[str, object] = dict(_fields.decode(event.data))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            fields = read_json(event.data)
+            if not isinstance(fields, dict):
+                return None
+        if self._roots.isdisjoint(fields):
+            return None
+        if self._id_key is None or self._id_key in fields:
+            return event.data
+        if all(isinstance(value, msgspec.Raw) for value in fields.values()):
+            return msgspec.json.encode(fields | {self._id_key: event.id})
+        return json.dumps(fields | {self._id_key: event.id}).encode()
+
+    def _take_half(self, expanded: _Expanded, event: CloudEvent) -> None:
+        is_request = event.type == REQUEST
+        if not is_request and event.status is not None and not event.status.startswith("2"):
+            expanded.discarded["error_response"] += 1
+            return
+        if not (self._rows.needs_request if is_request else self._rows.needs_response):
+            expanded.discarded["unused"] += 1
+            return
+        time_s = float(expanded.arrived_s[expanded.at]) if event.time_s is None else event.time_s
+        half = Half("request" if is_request else "response", time_s, event.data)
+        rows = self._read(half)
+        if not (self._rows.needs_request and self._rows.needs_response):
+            self._emit(expanded, event.id, rows, time_s)
+            return
+        twin = self._halves.meet(HalfKey(expanded.frames.shard, event.source, event.id), half)
+        if twin is not None and twin.kind == half.kind:
+            expanded.discarded["duplicate_half"] += 1
+        elif twin is not None:
+            both = (rows, self._read(twin)) if is_request else (self._read(twin), rows)
+            self._emit(expanded, event.id, joined(*both), half.time_s if is_request else twin.time_s)
+        for key, alone in self._halves.overdue():
+            expanded.discarded["unmatched"] += 1
+            try:
+                self._emit(expanded, key.id, self._read(alone), alone.time_s)
+            except Unreadable as error:  # it was read before, by other features
+                expanded.refuse(error, alone.data)
+
+    def _read(self, half: Half) -> list[Row]:
+        return self._rows.of_request(half.data) if half.kind == "request" else self._rows.of_response(half.data)
+
+    def _emit(self, expanded: _Expanded, id: str, rows: list[Row], time_s: float) -> None:
+        for row, row_id in zip(rows, row_ids(id, len(rows)), strict=True):
+            expanded.add(self._rows.event(row, row_id), time_s)
+
+
+def _bounded(events: list[bytes]) -> list[bytes]:
+    if len(events) > MAX_EVENTS:
+        raise Unreadable("structure", f"expected at most {MAX_EVENTS} events; got {len(events)}.")
+    return events

@@ -1,0 +1,98 @@
+"""Requests that wait for their responses, and responses for their requests.
+
+The twin may come in either order, within some event time; what is alone after that is handed out for what it holds.
+All of it moves in the store's transaction: a half whose body was read is found again after a crash.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal, NamedTuple
+
+MOST = 100_000
+
+
+class HalfKey(NamedTuple):
+    """What the two have in common."""
+
+    shard: str
+    source: str
+    id: str
+
+
+class Half(NamedTuple):
+    """One of the two: its event time, and its body as it came."""
+
+    kind: Literal["request", "response"]
+    time_s: float
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HalvesState:
+    """What is stored: those that wait in their order, and the largest event times shown."""
+
+    waiting: Mapping[HalfKey, Half] = field(default_factory=dict)
+    times_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HalvesChanges:
+    """What to store since the last call: first those in `gone` go, then those that wait come to the end."""
+
+    waiting: Mapping[HalfKey, Half]
+    gone: Sequence[HalfKey]
+    times_s: tuple[float, ...]
+
+
+class Halves:
+    """A fold over bodies in their order; its clock is the third-largest event time, as a shard's is."""
+
+    def __init__(self, match_s: float, most: int = MOST) -> None:
+        self._match_s = match_s
+        self._most = most
+        self._waiting: dict[HalfKey, Half] = {}
+        self._times_s: tuple[float, ...] = ()
+        self._added: dict[HalfKey, Half] = {}
+        self._stored: set[HalfKey] = set()  # of those that wait or are gone since
+        self._gone: list[HalfKey] = []
+
+    def restore(self, state: HalvesState) -> None:
+        """Goes on from what was stored."""
+        self._waiting, self._times_s = dict(state.waiting), state.times_s
+        self._stored = set(self._waiting)
+
+    def meet(self, key: HalfKey, half: Half) -> Half | None:
+        """The other half, if it waits; else this one waits from now on. The same half once more is answered itself."""
+        if len(self._times_s) < 3 or half.time_s > self._times_s[2]:
+            self._times_s = tuple(sorted((*self._times_s, half.time_s), reverse=True)[:3])
+        known = self._waiting.get(key)
+        if known is None:
+            self._waiting[key] = self._added[key] = half
+        elif known.kind != half.kind:
+            self._drop(key)
+        return known
+
+    def overdue(self) -> Iterator[tuple[HalfKey, Half]]:
+        """Takes out those that waited too long, the first first; and those beyond the bound."""
+        due_s = (self._times_s[2] if len(self._times_s) == 3 else -inf) - self._match_s
+        while self._waiting:
+            key, half = next(iter(self._waiting.items()))
+            if half.time_s >= due_s and len(self._waiting) <= self._most:
+                return
+            self._drop(key)
+            yield key, half
+
+    def changes(self) -> HalvesChanges:
+        """What to store now."""
+        found = HalvesChanges(self._added, self._gone, self._times_s)
+        self._stored.update(self._added)
+        self._added, self._gone = {}, []
+        return found
+
+    def _drop(self, key: HalfKey) -> None:
+        del self._waiting[key]
+        self._added.pop(key, None)
+        if key in self._stored:
+            self._stored.remove(key)
+            self._gone.append(key)
