@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
 from driftwatch.config import Config
-from driftwatch.config_connections import FileSource, PrometheusSink, WebhookSink
+from driftwatch.config_connections import FileSource, KafkaSource, PrometheusSink, WebhookSink
 from driftwatch.count import ProfileCounter, RowCounter
 from driftwatch.count_window import CountWindower
 from driftwatch.dead_letters import DeadLetters
@@ -38,6 +38,8 @@ from driftwatch.sinks.delivery import Delivery
 from driftwatch.sinks.log import LogSink
 from driftwatch.sinks.prometheus import PrometheusSink as Gauges
 from driftwatch.sinks.webhook import WebhookTarget, cloud_event
+from driftwatch.sources.kafka import KafkaSource as KafkaEvents
+from driftwatch.sources.kafka_client import Client, Connection
 from driftwatch.sources.tabular import open_file_source
 from driftwatch.store import Store
 from driftwatch.time_window import TimeWindower
@@ -111,6 +113,38 @@ def make_source(config: Config, schema: Schema, path: Path | None = None) -> Sou
     return open_file_source("-" if str(place) == "-" else Path(place), schema, follow=source.follow)
 
 
+def make_kafka_source(
+    source: KafkaSource, config: Config, config_path: Path, member: str, lacks: Callable[[str | None], object]
+) -> KafkaEvents:
+    """The configured topics; `member` is our name in the group. Raises ConfigError."""
+    topics = source.topics
+    if topics.labels:
+        raise ConfigError("`source.topics.labels` must be left out; labels from Kafka are not yet there.")
+    connection = Connection(
+        brokers=source.brokers,
+        group=source.group or f"driftwatch-{config.model.name}",
+        member=member,
+        topics=tuple(dict.fromkeys(topics.predictions + topics.features)),
+        settings=source.client_settings(config_path.parent),
+    )
+
+    def connect() -> Client:  # a client library is imported where it is used only
+        if source.client == "kafka-python":
+            from driftwatch.sources.kafka_python import KafkaPythonClient
+
+            return KafkaPythonClient(connection)
+        try:
+            from driftwatch.sources.confluent import ConfluentClient
+        except ImportError as error:
+            raise ConfigError(
+                f"`source.client` is confluent, which cannot be imported: {error}. "
+                "Install driftwatch-sidecar[kafka-fast], or leave `client` out."
+            ) from error
+        return ConfluentClient(connection)
+
+    return KafkaEvents(connect, lacks)
+
+
 def make_targets(config: Config) -> dict[str, WebhookTarget]:
     """The receivers of webhooks, by `target_name`. Raises ConfigError."""
     return {
@@ -171,12 +205,22 @@ class Runtime:
     stopping: bool = False
     pipeline: Pipeline | None = None
     lacks: str | None = "the profile is not loaded yet"
+    source_lacks: str | None = None
 
     def stop(self, signum: int, frame: FrameType | None) -> None:
         """The handler of SIGTERM and SIGINT."""
         self.stopping = True
         if self.pipeline is not None:
             self.pipeline.stop()
+
+    def show_ready(self) -> None:
+        """Tells the probes what is missing."""
+        self.health.ready(self.lacks, self.source_lacks)
+
+    def source_is(self, lacks: str | None) -> None:
+        """Notes what keeps the source from being read; None = nothing."""
+        self.source_lacks = lacks
+        self.show_ready()
 
     def safely(self, action: Callable[[], None]) -> bool:
         """Does it again every second while the state's volume cannot be written; False: told to stop meanwhile."""
@@ -191,7 +235,7 @@ class Runtime:
                 time.sleep(RETRY_S)
                 self.health.turned()
             else:
-                self.health.ready(self.lacks)
+                self.show_ready()
                 return True
 
 
@@ -225,7 +269,12 @@ def run(config: Config, config_path: Path) -> None:
         found = references.profiles_for(config, config_path, store, runtime.health.turned)
         schema = references.schema_with_hints(config, found)
         assigned = references.assignments(store, found, remembered)
-        source = make_source(config, schema)
+        source: Source
+        if isinstance(config.source, KafkaSource):
+            source = kafka = make_kafka_source(config.source, config, config_path, store.store_id, runtime.source_is)
+            stack.callback(kafka.leave)
+        else:
+            source = make_source(config, schema)
         sinks: list[DecisionSink] = [Gauges(metrics)]
         if any(sink.kind == "log" for sink in config.sinks):
             sinks.append(LogSink(sys.stdout.buffer))
@@ -247,13 +296,14 @@ def run(config: Config, config_path: Path) -> None:
             metrics=metrics,
             messages=make_messages(config),
             safely=runtime.safely,
-            committed=delivery.wake,
+            committed=lambda: show_committed(delivery, metrics, source),
             turned=lambda n_records: runtime.health.turned(),
             dedupe=config.events.dedupe,
+            warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
         runtime.lacks = None if config.model.version in found else f"version {config.model.version} has no profile"
-        runtime.health.ready(runtime.lacks)
+        runtime.show_ready()
         delivery.start()
         stack.callback(delivery.close)
         if runtime.stopping:
@@ -262,6 +312,13 @@ def run(config: Config, config_path: Path) -> None:
         left = delivery.drain(time.time() + (GRACE_S if runtime.stopping else END_GRACE_S))
         if left:
             log.warning("%d webhooks wait in the outbox; the next start sends them", len(left))
+
+
+def show_committed(delivery: Delivery, metrics: Metrics, source: Source) -> None:
+    """After each transaction: what is in the outbox is sent, and what is not read yet is shown."""
+    delivery.wake()
+    if isinstance(source, KafkaEvents) and (lag := source.lag) is not None:
+        metrics.consumer_lag_records.set(lag)
 
 
 @dataclass(frozen=True, slots=True)
