@@ -62,7 +62,7 @@ class _Failures(logging.Handler):
             self.last = cause
 
 
-class KafkaPythonClient(ConsumerRebalanceListener):  # type: ignore[misc]  # of a module without types
+class KafkaPythonClient:
     """A `Client` over kafka.KafkaConsumer. Its rebalance callbacks come on another thread, amid a `poll`."""
 
     def __init__(self, connection: Connection, clock: Callable[[], float] = time.monotonic) -> None:
@@ -114,6 +114,8 @@ class KafkaPythonClient(ConsumerRebalanceListener):  # type: ignore[misc]  # of 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
         self._joining_since_s = self._clock()
         self._changes.append(Change("revoked", tuple(Partition(*tp) for tp in revoked)))
+
+    on_partitions_lost = on_partitions_revoked
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         self._joining_since_s = None
@@ -233,3 +235,6 @@ class KafkaPythonClient(ConsumerRebalanceListener):  # type: ignore[misc]  # of 
             raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
         except errors.KafkaError as error:
             raise SourceError(f"kafka-python cannot read on: {type(error).__name__}: {error}.") from error
+
+
+ConsumerRebalanceListener.register(KafkaPythonClient)  # no subclass: a class without types is none for mypy
