@@ -36,20 +36,23 @@ def new_topic(address: str, partitions: int = 1, **config: str) -> str:
 def make_topic(address: str, name: str, partitions: int = 1, **config: str) -> None:
     """Makes the topic of that name."""
     topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
-    for future in AdminClient({"bootstrap.servers": address}).create_topics([topic]).values():
+    admin = AdminClient({"bootstrap.servers": address})  # held: its end would end the request
+    for future in admin.create_topics([topic]).values():
         future.result(30)
 
 
 def delete_topic(address: str, name: str) -> None:
     """Deletes it."""
-    for future in AdminClient({"bootstrap.servers": address}).delete_topics([name]).values():
+    admin = AdminClient({"bootstrap.servers": address})
+    for future in admin.delete_topics([name]).values():
         future.result(30)
 
 
 def delete_records(address: str, topic: str, before: int) -> None:
     """Deletes the records of its first partition below an offset, as retention does."""
     asked = [TopicPartition(topic, 0, before)]
-    for future in AdminClient({"bootstrap.servers": address}).delete_records(asked).values():
+    admin = AdminClient({"bootstrap.servers": address})
+    for future in admin.delete_records(asked).values():
         future.result(30)
 
 
@@ -148,7 +151,7 @@ class Sidecars:
         folder = self.folder / f"sidecar-{len(self.made)}"
         folder.mkdir()
         source = {"kind": "kafka", "brokers": [address], "topics": topics, "client": client}
-        source |= {"group": f"g-{topics if isinstance(topics, str) else '-'.join(map(str, topics))}"}
+        source |= {"group": re.sub(r"\W+", "-", f"g-{topics}")}
         source |= {"settings": settings} if settings else {}
         defaults = {"reference": {"profile": "../reference.profile"}, "source": source}
         sinks = [{"kind": "prometheus", "port": 0, "host": "127.0.0.1"}, *changed.pop("sinks", [])]

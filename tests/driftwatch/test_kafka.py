@@ -117,9 +117,7 @@ def test_a_partition_that_goes_from_one_member_to_another_and_back_is_counted_on
     client: str, kafka: str, sidecars: Sidecars
 ) -> None:
     stream, topic = events(12 * WINDOW), new_topic(kafka, 2)
-    first, second = (
-        sidecars.make(kafka, client, topic, window=TIME, settings=SHORT) for _ in range(2)
-    )
+    first, second = (sidecars.make(kafka, client, [topic], window=TIME, settings=SHORT) for _ in range(2))
 
     def send(part: int) -> None:
         some = stream[part * len(stream) // 3 : (part + 1) * len(stream) // 3]
@@ -153,7 +151,7 @@ def test_without_its_state_it_begins_where_the_group_is_and_judges_no_window_aga
 ) -> None:
     stream, topic = events(8 * WINDOW), new_topic(kafka)
     want = undisturbed(folder, stream, window=TIME)
-    sidecar = sidecars.make(kafka, client, topic, window=TIME, settings=SHORT).start()
+    sidecar = sidecars.make(kafka, client, [topic], window=TIME, settings=SHORT).start()
     produce(kafka, topic, stream[: 5 * WINDOW])
     decides(sidecar, want[:4])
     before = sidecar.decisions()
@@ -175,7 +173,7 @@ def test_a_broker_that_is_away_is_waited_for(
     want = undisturbed(folder, stream, window=COUNT)
     make_topic(broker.up(), "predictions")
     broker.kill()
-    sidecar = sidecars.make(broker.address, client, "predictions", window=COUNT).start()
+    sidecar = sidecars.make(broker.address, client, ["predictions"], window=COUNT).start()
     wait_until(lambda: "Kafka does not answer" in sidecar.get("/readyz"), "the word of it", [sidecar])
     for part in range(2):
         broker.up()
@@ -220,10 +218,10 @@ def test_a_wrong_password_is_said(client: str, own_kafka: OwnKafka, sidecars: Si
     produce(broker.address, "predictions", events(10))
     user = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "reader"}
     address = f"127.0.0.1:{ports[2]}"
-    right = sidecars.make(address, client, "predictions", settings=user | {"sasl.password": "right"}).start()
+    right = sidecars.make(address, client, ["predictions"], settings=user | {"sasl.password": "right"}).start()
     wait_until(lambda: right.count() == 10, "every record", [right])
     right.kill()
-    wrong = sidecars.make(address, client, "predictions", settings=user | {"sasl.password": "wrong"}).start()
+    wrong = sidecars.make(address, client, ["predictions"], settings=user | {"sasl.password": "wrong"}).start()
     assert wrong.process is not None
     assert wrong.process.wait(PATIENCE_S) == 3
     assert "the broker refuses this user" in wrong.said()
@@ -231,12 +229,10 @@ def test_a_wrong_password_is_said(client: str, own_kafka: OwnKafka, sidecars: Si
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_copied_state_file_ends_the_one_that_it_was_copied_from(
-    client: str, kafka: str, sidecars: Sidecars
-) -> None:
+def test_a_copied_state_file_ends_the_one_that_it_was_copied_from(client: str, kafka: str, sidecars: Sidecars) -> None:
     topic = new_topic(kafka)
     produce(kafka, topic, events(100))
-    original, copy = (sidecars.make(kafka, client, topic) for _ in range(2))
+    original, copy = (sidecars.make(kafka, client, [topic]) for _ in range(2))
     original.start()
     wait_until(lambda: original.count() == 100, "every record", [original])
     original.kill()
@@ -257,14 +253,16 @@ def test_a_copied_state_file_ends_the_one_that_it_was_copied_from(
 def test_records_that_retention_took_are_counted_as_lost(client: str, kafka: str, sidecars: Sidecars) -> None:
     topic = new_topic(kafka)
     produce(kafka, topic, events(100))
-    sidecar = sidecars.make(kafka, client, topic, window=COUNT).start()
+    sidecar = sidecars.make(kafka, client, [topic], window=COUNT).start()
     wait_until(lambda: sidecar.count() == 100, "every record", [sidecar])
     assert sidecar.end() == 0
     produce(kafka, topic, events(100, start=100))
     delete_records(kafka, topic, 130)
     sidecar.start()
     wait_until(lambda: sidecar.count() == 70, "what is left", [sidecar])
-    assert 'driftwatch_records_lost_total{model="credit",reason="retention",version="1"} 30.0' in sidecar.get("/metrics")
+    assert 'driftwatch_records_lost_total{model="credit",reason="retention",version="1"} 30.0' in sidecar.get(
+        "/metrics"
+    )
     assert "30 records were gone before they were read" in sidecar.said()
 
 
@@ -274,7 +272,7 @@ def test_a_topic_that_is_deleted_and_made_anew_is_read_from_its_start(
 ) -> None:
     topic = new_topic(kafka)
     produce(kafka, topic, events(500))
-    sidecar = sidecars.make(kafka, client, topic, window=TIME).start()
+    sidecar = sidecars.make(kafka, client, [topic], window=TIME).start()
     wait_until(lambda: sidecar.count() == 500, "every record", [sidecar])
     delete_topic(kafka, topic)
     time.sleep(1)
