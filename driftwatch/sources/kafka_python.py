@@ -50,16 +50,19 @@ SAME = {  # librdkafka's name for what this client calls otherwise: one configur
 
 
 class _Failures(logging.Handler):
-    """Takes the place of the client's log: keeps why a connection failed, which it says nowhere else."""
+    """Takes the place of the client's log: keeps why a connection failed, which the client says nowhere else."""
 
     def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+        super().__init__(logging.WARNING)
         self.last: Exception | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        cause = record.args[0] if isinstance(record.args, tuple) and record.args else None
-        if isinstance(cause, Exception) and not isinstance(self.last, REFUSALS):
-            self.last = cause
+        if not record.name.startswith("kafka.net") or isinstance(self.last, REFUSALS):
+            return
+        causes = [a for a in record.args or () if isinstance(a, Exception)]
+        # That a time-out has passed says less than why connections failed meanwhile.
+        if causes and (self.last is None or not isinstance(causes[-1], errors.KafkaTimeoutError)):
+            self.last = causes[-1]
 
 
 class KafkaPythonClient:
@@ -89,6 +92,7 @@ class KafkaPythonClient:
             "group_instance_id": connection.member,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
+            "allow_auto_create_topics": False,
             "reconnect_backoff_max_ms": 1000,
             "request_timeout_ms": REQUEST_MS,
             "bootstrap_timeout_ms": REQUEST_MS,
