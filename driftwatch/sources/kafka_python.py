@@ -84,6 +84,7 @@ class KafkaPythonClient:
 
         def client(**settings: Any) -> Any:
             made.append(KafkaNetClient(**settings))
+            made[-1].cluster.config["allow_auto_create_topics"] = False  # as was set: 3.0.12 does not pass it on
             return made[-1]
 
         own = {

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from sidecar import decided, write_config
 
@@ -56,6 +56,15 @@ def delete_records(address: str, topic: str, before: int) -> None:
         future.result(30)
 
 
+def committed(address: str, group: str, topic: str, partition: int = 0) -> int:
+    """The offset that a group has committed; negative: none."""
+    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition)])
+    admin = AdminClient({"bootstrap.servers": address})
+    for future in admin.list_consumer_group_offsets([asked]).values():
+        found: int = future.result(30).topic_partitions[0].offset
+    return found
+
+
 def free_ports(n: int) -> list[int]:
     """Ports that nobody listens on, outside of the range that the system gives away by itself."""
     found: list[int] = []
@@ -86,6 +95,11 @@ def wait_until(true: Callable[[], object], what: str, alive: Sequence["Sidecar"]
             assert sidecar.process.poll() is None, sidecar.said()
         assert time.monotonic() < until_s, f"{what} did not come; " + "; ".join(s.said() for s in alive)
         time.sleep(0.05)
+
+
+def group_of(topics: Any) -> str:
+    """The group of the sidecars over these topics."""
+    return re.sub(r"\W+", "-", f"g-{topics}")
 
 
 @dataclass
@@ -151,7 +165,7 @@ class Sidecars:
         folder = self.folder / f"sidecar-{len(self.made)}"
         folder.mkdir()
         source = {"kind": "kafka", "brokers": [address], "topics": topics, "client": client}
-        source |= {"group": re.sub(r"\W+", "-", f"g-{topics}")}
+        source |= {"group": group_of(topics)}
         source |= {"settings": settings} if settings else {}
         defaults = {"reference": {"profile": "../reference.profile"}, "source": source}
         sinks = [{"kind": "prometheus", "port": 0, "host": "127.0.0.1"}, *changed.pop("sinks", [])]

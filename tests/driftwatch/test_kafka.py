@@ -32,9 +32,11 @@ from kafka_sidecar import (
     PATIENCE_S,
     Sidecar,
     Sidecars,
+    committed,
     delete_records,
     delete_topic,
     free_ports,
+    group_of,
     make_topic,
     new_topic,
     produce,
@@ -137,6 +139,9 @@ def test_a_partition_that_goes_from_one_member_to_another_and_back_is_counted_on
     wait_until(lambda: 'shards{model="credit",state="active",version="1"} 1.0' in second.get("/metrics"), "a half")
     send(1)
     wait_until(lambda: second.count("used") >= len(stream) / 6, "the second's share", [first, second])
+    judged = [7 * WINDOW // 2] * 2  # its mark: where the eighth window begins
+    group = group_of([topic])
+    wait_until(lambda: [committed(kafka, group, topic, p) for p in (0, 1)] == judged, "their marks", [first, second])
     second.kill()
     send(2)
     wait_until(lambda: len(rows()) >= 11, "all windows but the last", [first])
