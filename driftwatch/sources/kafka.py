@@ -227,14 +227,18 @@ class KafkaSource:
                 self._heard_s[partition] = now_s  # paused, or on its way
 
     def _look_after(self, client: Client) -> None:
-        """Asks a broker that did not answer whether it does now: where nothing is to be read, nothing else says so."""
-        if client.trouble is not None and self._next and self._clock() >= self._asked_s + ASK_S:
+        """Asks the broker whether it answers where that is in doubt: one connection of many that fails is no outage."""
+        trouble = client.trouble
+        if trouble is not None and self._next:
+            if self._clock() < self._asked_s + ASK_S:
+                return
             self._asked_s = self._clock()
             try:
                 client.ends([next(iter(self._next))])
-            except BrokerUnavailable as error:
-                client.trouble = str(error)
-        self._say(client.trouble)
+                trouble = None
+            except BrokerUnavailable:
+                pass
+        self._say(trouble)
 
     def _send(self) -> None:
         """Commits what waits to be, unless something is on its way or the broker does not answer."""

@@ -43,6 +43,8 @@ from kafka_sidecar import (
     wait_until,
 )
 
+MORE = [pytest.param(client, marks=pytest.mark.slow) for client in CLIENTS]
+KAFKA_PYTHON, CONFLUENT = [CLIENTS[0], MORE[1]], [MORE[0], CLIENTS[1]]  # the other one is slow
 OwnKafka = Callable[..., Any]
 SHORT = {"session.timeout.ms": 1500, "heartbeat.interval.ms": 300}  # a dead member's partitions move soon
 
@@ -150,7 +152,7 @@ def test_a_partition_that_goes_from_one_member_to_another_and_back_is_counted_on
     assert any(decision["part"] == 1 for decision in second.decisions())
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", CONFLUENT)
 def test_without_its_state_it_begins_where_the_group_is_and_judges_no_window_again(
     client: str, kafka: str, sidecars: Sidecars, folder: Path
 ) -> None:
@@ -170,7 +172,7 @@ def test_without_its_state_it_begins_where_the_group_is_and_judges_no_window_aga
     assert [d["scores"] for d in found] == [d["scores"] for d in want[:7]]
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", MORE)
 def test_a_broker_that_is_away_is_waited_for(
     client: str, own_kafka: OwnKafka, sidecars: Sidecars, folder: Path
 ) -> None:
@@ -204,7 +206,7 @@ def test_every_codec_is_read(client: str, broker: Any, sidecars: Sidecars) -> No
     assert sidecar.count("used") == 2000
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", MORE)
 def test_a_wrong_password_is_said(client: str, own_kafka: OwnKafka, sidecars: Sidecars) -> None:
     login = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_reader="right";'
     ports = free_ports(3)
@@ -233,7 +235,7 @@ def test_a_wrong_password_is_said(client: str, own_kafka: OwnKafka, sidecars: Si
     assert "right" not in wrong.said() or "wrong" not in wrong.said()
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", CONFLUENT)
 def test_a_copied_state_file_ends_the_one_that_it_was_copied_from(client: str, kafka: str, sidecars: Sidecars) -> None:
     topic = new_topic(kafka)
     produce(kafka, topic, events(100))
@@ -254,7 +256,7 @@ def test_a_copied_state_file_ends_the_one_that_it_was_copied_from(client: str, k
     assert copy.process.poll() is None
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", KAFKA_PYTHON)
 def test_records_that_retention_took_are_counted_as_lost(client: str, kafka: str, sidecars: Sidecars) -> None:
     topic = new_topic(kafka)
     produce(kafka, topic, events(100))
@@ -271,7 +273,7 @@ def test_records_that_retention_took_are_counted_as_lost(client: str, kafka: str
     assert "30 records were gone before they were read" in sidecar.said()
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", KAFKA_PYTHON)
 def test_a_topic_that_is_deleted_and_made_anew_is_read_from_its_start(
     client: str, kafka: str, sidecars: Sidecars
 ) -> None:
