@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,25 +86,27 @@ def sidecar(client: str, address: str, topic: str, n: int, folder: Path) -> tupl
     settings["sinks"] = [{"kind": "prometheus", "port": 0, "host": "127.0.0.1"}]
     settings["state"] = {"path": f"{client}/state.db"}
     config, log = folder / f"{client}.yaml", folder / f"{client}.log"
-    config.write_text(yaml.safe_dump(settings), "utf-8")
+    config.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
     with log.open("wb") as out:
         child = subprocess.Popen([sys.executable, "-m", "driftwatch", "run", "-c", str(config)], stdout=out, stderr=out)
     try:
-        first = wait(lambda: read_by(log), lambda n_read: n_read > 0, child)
+        first = wait(1, log, child)
         start_s = cpu_s(child.pid)
-        read = wait(lambda: read_by(log), lambda n_read: n_read >= n, child)
+        read = wait(n, log, child)
         return (read - first) / (cpu_s(child.pid) - start_s), speed.high_water(child.pid) / speed.MB
     finally:
         child.kill()
         child.wait()
 
 
-def wait(value: Callable[[], float], is_enough: Callable[[float], bool], child: "subprocess.Popen[bytes]") -> float:
-    """The value once it is enough."""
+def wait(n: int, log: Path, child: "subprocess.Popen[bytes]") -> float:
+    """How many records the sidecar has read once they are n."""
     until_s = time.monotonic() + LIMIT_S
-    while not is_enough(found := value()):
+    while (found := read_by(log)) < n:
         if child.poll() is not None or time.monotonic() > until_s:
-            sys.exit(f"driftwatch ended with {child.poll()} or read too little: {found}")
+            sys.exit(
+                f"driftwatch ended with {child.poll()} or read too little: {found}; {log.read_text('utf-8')[-500:]}"
+            )
         time.sleep(0.1)
     return found
 
@@ -114,8 +116,11 @@ def read_by(log: Path) -> float:
     port = re.search(r"http://[^:]+:(\d+)", log.read_text("utf-8"))
     if port is None:
         return 0.0
-    with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    except OSError:  # it ends, which `wait` says
+        return 0.0
     return sum(float(x) for x in re.findall(r"^driftwatch_records_total\{[^}]*\} (\S+)", text, re.M))
 
 
