@@ -107,7 +107,7 @@ def wait(n: int, log: Path, child: "subprocess.Popen[bytes]") -> float:
             sys.exit(
                 f"driftwatch ended with {child.poll()} or read too little: {found}; {log.read_text('utf-8')[-500:]}"
             )
-        time.sleep(0.1)
+        time.sleep(0.5)  # a scrape costs the sidecar CPU time as well
     return found
 
 

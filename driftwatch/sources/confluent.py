@@ -64,6 +64,7 @@ class ConfluentClient:
             "reconnect.backoff.max.ms": 1000,
             "queued.min.messages": 10_000,
             "queued.max.messages.kbytes": 16_384,  # what is fetched ahead; the client's 64 MB gain no speed
+            "fetch.queue.backoff.ms": 20,  # where that is full it would wait for a second
             "log_level": 0,  # what matters comes as an error
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
