@@ -91,8 +91,15 @@ def test_it_decides_as_replay_does(client: str, broker: Any, sidecars: Sidecars,
     assert sidecar.end() == 0
 
 
-@pytest.mark.parametrize("window", [COUNT, TIME], ids=["count", "time"])
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(
+    ("client", "window"),
+    [
+        (CLIENTS[0], TIME),
+        (CLIENTS[1], COUNT),
+        pytest.param(CLIENTS[0], COUNT, marks=pytest.mark.slow),
+        pytest.param(CLIENTS[1], TIME, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_amid_its_work_it_comes_to_the_same_decisions_and_webhooks(
     client: str, window: dict[str, object], kafka: str, sidecars: Sidecars, folder: Path
 ) -> None:
@@ -116,7 +123,7 @@ def test_killed_amid_its_work_it_comes_to_the_same_decisions_and_webhooks(
     assert receiver.faults == []
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", KAFKA_PYTHON)
 def test_a_partition_that_goes_from_one_member_to_another_and_back_is_counted_once(
     client: str, kafka: str, sidecars: Sidecars
 ) -> None:
@@ -235,7 +242,7 @@ def test_a_wrong_password_is_said(client: str, own_kafka: OwnKafka, sidecars: Si
     assert "right" not in wrong.said() or "wrong" not in wrong.said()
 
 
-@pytest.mark.parametrize("client", CONFLUENT)
+@pytest.mark.parametrize("client", MORE)
 def test_a_copied_state_file_ends_the_one_that_it_was_copied_from(client: str, kafka: str, sidecars: Sidecars) -> None:
     topic = new_topic(kafka)
     produce(kafka, topic, events(100))
