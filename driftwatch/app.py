@@ -13,43 +13,36 @@ from ipaddress import ip_network
 from pathlib import Path
 from random import Random
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
+from driftwatch.app_sources import make_feed, make_source, open_intake
 from driftwatch.config import Config
-from driftwatch.config_connections import FileSource, HttpSource, PrometheusSink, WebhookSink
+from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
 from driftwatch.count import ProfileCounter, RowCounter
 from driftwatch.count_window import CountWindower
 from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
-from driftwatch.decode.bodies import BodyDecoder
 from driftwatch.decode.json import JsonDecoder
-from driftwatch.errors import ConfigError, StoreUnavailable
-from driftwatch.halves import Halves
+from driftwatch.errors import StoreUnavailable
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
 from driftwatch.policy import Policy, webhooks
-from driftwatch.protocols import Decoder, Source
+from driftwatch.protocols import Source
 from driftwatch.records import Schema, Stream
 from driftwatch.server import Health, Server
 from driftwatch.sinks.delivery import Delivery
 from driftwatch.sinks.log import LogSink
 from driftwatch.sinks.prometheus import PrometheusSink as Gauges
 from driftwatch.sinks.webhook import WebhookTarget, cloud_event
-from driftwatch.sources import http
-from driftwatch.sources.spool import Spool
-from driftwatch.sources.tabular import open_file_source
-from driftwatch.store import Remembered, Store
+from driftwatch.sources.kafka import KafkaSource as KafkaEvents
+from driftwatch.store import Store
 from driftwatch.time_window import TimeWindower
 from driftwatch.window import Counter, CountWindows, TimeWindows, Windower
-
-if TYPE_CHECKING:
-    from driftwatch.sources.ingest import IngestServer
 
 GRACE_S = 10.0  # after SIGTERM what the outbox holds is tried for so long
 END_GRACE_S = 60.0  # and so long after the end of a file
@@ -104,39 +97,6 @@ def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
     """A monitor over all profiles that a pane may be counted on."""
     rates = {p.hash: (p, profiles.rate_per_window(config, p)) for p in known}
     return Monitor(rates, min_records=config.window.min_records)
-
-
-def make_source(config: Config, schema: Schema, path: Path | None = None) -> Source:
-    """The configured source, or the file that is replayed instead of it. Raises ConfigError."""
-    if path is not None:
-        return open_file_source("-" if str(path) == "-" else path, schema)
-    source = config.source
-    if source is None:
-        raise ConfigError("`source` must say where events come from; got none. Add it to the configuration.")
-    if not isinstance(source, FileSource):
-        raise ConfigError(f"`source.kind` must be file; got {source.kind!r}. That source is not yet there.")
-    place = source.path.predictions
-    return open_file_source("-" if str(place) == "-" else Path(place), schema, follow=source.follow)
-
-
-def open_intake(
-    source: HttpSource, config: Config, remembered: Remembered, metrics: Metrics, lacks: Callable[[str | None], object]
-) -> "tuple[Spool, IngestServer]":
-    """The spool, as far as it was read, and the server that fills it. Raises ConfigError and StateError."""
-    from driftwatch.sources.ingest import IngestServer, Intake, Terms  # asyncio and a parser, which others do not need
-
-    known = remembered.shards.get(http.SHARD)
-    position = 0 if known is None or known.position is None else known.position
-    terms = Terms(source.max_body, source.tokens(), source.full, source.durable)
-    spool = Spool(config.state.path.parent / "spool", position=position, max_bytes=source.spool.max_bytes)
-    try:
-        intake = Intake(spool, terms, on_trouble=lacks, on_shed=lambda: metrics.discarded("http", "shed"))
-        server = IngestServer(source.host, source.port, intake)
-    except ConfigError:
-        spool.close()
-        raise
-    log.info("events on http://%s:%d/v1/predictions and /v1/events", source.host, server.port)
-    return spool, server
 
 
 def make_targets(config: Config) -> dict[str, WebhookTarget]:
@@ -263,6 +223,7 @@ def run(config: Config, config_path: Path) -> None:
         store = Store.open(config.state.path, model=config.model.name, keep_s=config.state.keep)
         stack.callback(store.close)
         remembered = store.load()
+        spool = None
         if isinstance(config.source, HttpSource):
             spool, ingest = open_intake(config.source, config, remembered, metrics, runtime.source_is)
             stack.callback(spool.close)
@@ -270,13 +231,9 @@ def run(config: Config, config_path: Path) -> None:
         found = references.profiles_for(config, config_path, store, runtime.health.turned)
         schema = references.schema_with_hints(config, found)
         assigned = references.assignments(store, found, remembered)
-        source: Source
-        decoder: Decoder
-        if isinstance(config.source, HttpSource):
-            source, halves = http.HttpSource(spool), Halves(config.source.match)
-            decoder = BodyDecoder(schema, halves)
-        else:
-            source, halves, decoder = make_source(config, schema), None, JsonDecoder(schema)
+        feed = make_feed(config, config_path, schema, spool=spool, member=store.store_id, lacks=runtime.source_is)
+        if isinstance(feed.source, KafkaEvents):
+            stack.callback(feed.source.leave)
         sinks: list[DecisionSink] = [Gauges(metrics)]
         if any(sink.kind == "log" for sink in config.sinks):
             sinks.append(LogSink(sys.stdout.buffer))
@@ -287,8 +244,8 @@ def run(config: Config, config_path: Path) -> None:
         delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
         parts = Parts(
             model=config.model.name,
-            source=source,
-            decoder=decoder,
+            source=feed.source,
+            decoder=feed.decoder,
             windower=make_windower(config, Counters(schema, assigned)),
             monitor=make_monitor(config, references.known(store, assigned, remembered)),
             policy=policy,
@@ -298,10 +255,11 @@ def run(config: Config, config_path: Path) -> None:
             metrics=metrics,
             messages=make_messages(config),
             safely=runtime.safely,
-            committed=delivery.wake,
+            committed=lambda: show_committed(delivery, metrics, feed.source),
             turned=lambda n_records: runtime.health.turned(),
             dedupe=config.dedupe_size,
-            halves=halves,
+            halves=feed.halves,
+            warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
         runtime.lacks = None if config.model.version in found else f"version {config.model.version} has no profile"
@@ -314,6 +272,13 @@ def run(config: Config, config_path: Path) -> None:
         left = delivery.drain(time.time() + (GRACE_S if runtime.stopping else END_GRACE_S))
         if left:
             log.warning("%d webhooks wait in the outbox; the next start sends them", len(left))
+
+
+def show_committed(delivery: Delivery, metrics: Metrics, source: Source) -> None:
+    """After each transaction: what is in the outbox is sent, and what is not read yet is shown."""
+    delivery.wake()
+    if isinstance(source, KafkaEvents) and (lag := source.lag) is not None:
+        metrics.consumer_lag_records.set(lag)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from driftwatch import store
 from driftwatch.dedupe import Chunk, Seen
 from driftwatch.errors import StateError
 from driftwatch.policy import PolicyState
+from driftwatch.protocols import CommitMark
 from driftwatch.records import Shard, Stream
 from driftwatch.window import Changes, Pane, PaneKey, Parts, ShardState
 
@@ -78,6 +79,38 @@ def stored_seen(seen: Mapping[Shard, Seen]) -> tuple[list[store.SeenChunk], dict
     chunks = [(shard, chunk) for shard, ids in seen.items() if (chunk := ids.new_chunk()) is not None]
     rows = [store.SeenChunk(shard, chunk.first, chunk.ids) for shard, chunk in chunks]
     return rows, {shard: seen[shard].oldest for shard, _ in chunks}
+
+
+ALL_SEEN = 1 << 62
+"""From this number on a shard's ids matter = none of those stored does."""
+
+
+def mark(state: ShardState, rewind: int, store_id: str) -> CommitMark:
+    """What the source is to remember of a shard for whoever reads it next: an owner, read up to, open from."""
+    metadata: dict[str, str | int | float] = {"o": store_id, "r": state.read_to}
+    if state.open_from_s is not None:
+        metadata["f"] = state.open_from_s
+    return CommitMark(rewind, metadata)
+
+
+def is_ours(committed: CommitMark | None, position: int, store_id: str) -> bool:
+    """Whether nobody else has read the shard since we stored `position`, as far as the source remembers.
+
+    A broker that keeps no metadata leaves the owner out: then what it has must not be past what we have.
+    """
+    if committed is None:
+        return True
+    owner = committed.metadata.get("o")
+    return committed.position <= position if owner is None else owner == store_id
+
+
+def judged_before(committed: CommitMark | None) -> tuple[int, float | None]:
+    """How far whoever committed had read, and from where on no window was judged. Not ours: nothing was."""
+    found = {} if committed is None else committed.metadata
+    read_to, open_from_s = found.get("r"), found.get("f")
+    if not isinstance(read_to, int) or not isinstance(open_from_s, int | float):
+        return read_to if isinstance(read_to, int) else 0, None
+    return read_to, float(open_from_s)
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -87,6 +87,10 @@ class CountWindower:
         self._away[shard] = ShardState(None, state.read_to)
         self._dirty_shards.add(shard)
 
+    def forget(self, shard: Shard) -> None:
+        self.revoke(shard)
+        self._away[shard] = ShardState(None, 0)
+
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self._held[shard].at_end = True
 

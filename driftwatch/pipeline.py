@@ -21,7 +21,7 @@ from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
 from driftwatch.policy import Policy
-from driftwatch.protocols import Assigned, AtEnd, CommitMark, Decoder, Event, Revoked, Source
+from driftwatch.protocols import Assigned, AtEnd, Decoder, Event, Held, Revoked, Source
 from driftwatch.records import Decoded, Frames, Poison, Records, Shard, Window
 from driftwatch.store import Remembered, Store, StoredDecision, Transaction
 from driftwatch.window import Windower
@@ -54,6 +54,7 @@ class Parts:
     until it does not; False = we were told to stop before it went through. `committed`: told after each transaction;
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
     `halves`: what the decoder keeps for later, None where it keeps nothing.
+    `warn`: takes a line for the log.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Parts:
     turned: Callable[[int], object]
     dedupe: int
     halves: Halves | None = None
+    warn: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
 
@@ -89,6 +91,7 @@ class Pipeline:
         if parts.halves is not None:
             parts.halves.restore(remembered.halves)
         self._seen: dict[Shard, Seen] = {}
+        self._anew: set[Shard] = set()  # shards whose stored ids do not count any more
         self._rows, self._saved_s = 0, parts.clock()
         self._stopped = False
         self.decided = 0
@@ -120,19 +123,50 @@ class Pipeline:
         match event:
             case Frames():
                 return self._take_frames(event, now_s)
-            case Assigned(shard, start):
-                known = self._shards.get(shard)
-                position = start if known is None or known.position is None else known.position
-                self._seen[shard] = checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
-                windower.assign(shard, position, now_s=now_s)
-                self._p.source.begin(shard, position)
+            case Assigned():
+                self._assign(event, now_s)
             case AtEnd(shard, final):
                 windower.at_end(shard, final=final, now_s=now_s)
             case Revoked(shard):
-                windower.revoke(shard)
+                self._let_go(shard)
+            case Held(shards):
+                for shard in self._shards.keys() - shards - self._anew:
+                    self._let_go(shard)
             case _:
                 windower.tick(now_s)
         return True
+
+    def _assign(self, event: Assigned, now_s: float) -> None:
+        """Goes on with a shard from what the store has, or counts it anew from what the source remembers."""
+        windower, shard, committed = self._p.windower, event.shard, event.committed
+        known = windower.state(shard)
+        position = None if known is None else known.position
+        if position is not None and event.end is not None and position > event.end:
+            self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
+            windower.forget(shard)
+            self._let_go(shard)
+            position, committed = None, None
+        if position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
+            self._let_go(shard)
+            position = event.start if committed is None else committed.position
+            if event.end is not None and position > event.end:
+                position, committed = event.start, None
+            read_to, open_from_s = checkpoint.judged_before(committed)
+            self._seen[shard] = Seen(self._p.dedupe)
+            windower.assign(shard, position, read_to=read_to, open_from_s=open_from_s, now_s=now_s)
+        elif shard not in self._seen:
+            self._seen[shard] = checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
+            windower.assign(shard, position, now_s=now_s)
+        if lost := max(0, event.start - position):
+            self._p.warn(f"{shard}: {lost} records were gone before they were read; the topic's retention is too short")
+            self._p.metrics.lost("retention", lost)
+        self._p.source.begin(shard, position + lost)
+
+    def _let_go(self, shard: Shard) -> None:
+        """What is not judged of a shard is another's to judge, and is counted anew should it come back."""
+        self._p.windower.revoke(shard)
+        self._seen.pop(shard, None)
+        self._anew.add(shard)
 
     def _take_frames(self, frames: Frames, now_s: float) -> bool:
         decoded = self._p.decoder.decode(frames)
@@ -184,6 +218,7 @@ class Pipeline:
         lines = [encode(decision) for decision in decisions]
         changes = p.windower.changes()
         seen, seen_from = checkpoint.stored_seen(self._seen)
+        seen_from |= dict.fromkeys(self._anew, checkpoint.ALL_SEEN)
         transaction = Transaction(
             shards=checkpoint.stored_shards(changes),
             panes=checkpoint.stored_panes(changes.panes),
@@ -201,9 +236,10 @@ class Pipeline:
             return False
         self._policy_state, self._rows, self._saved_s = state, 0, p.clock()
         self.decided += len(decisions)
+        self._anew.clear()
         held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
         p.source.commit(
-            {shard: CommitMark(p.windower.rewind(shard), {"r": known.read_to}) for shard, known in held.items()}
+            {s: checkpoint.mark(known, p.windower.rewind(s), p.store.store_id) for s, known in held.items()}
         )
         p.committed()
         self._show(decisions, lines)

@@ -9,10 +9,14 @@ from driftwatch.records import Decoded, Frames, Shard
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A shard is ours to read. The answer is `Source.begin`. `committed`: what the source itself remembers."""
+    """A shard is ours to read. The answer is `Source.begin`. `committed`: what the source itself remembers.
+
+    Said again of a shard that is read already, it asks where to go on: its next message is gone, or it begins anew.
+    """
 
     shard: Shard
     start: int = 0  # the position of the first message that the shard still has
+    end: int | None = None  # where its next message will lie, where the source knows
     committed: "CommitMark | None" = None
 
 
@@ -21,6 +25,13 @@ class Revoked:
     """A shard is no longer ours."""
 
     shard: Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """All shards that are ours since the last assignment: what is remembered of others is theirs to judge."""
+
+    shards: frozenset[Shard]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,7 @@ class Tick:
     """Nothing came for a moment: the loop may do what is due."""
 
 
-Event = Frames | Assigned | Revoked | AtEnd | Tick
+Event = Frames | Assigned | Revoked | Held | AtEnd | Tick
 
 
 @dataclass(frozen=True, slots=True)

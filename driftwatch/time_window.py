@@ -98,6 +98,10 @@ class TimeWindower:
         self._away[shard] = ShardState(None, state.read_to, (), state.open_from_s)
         self._dirty_shards.add(shard)
 
+    def forget(self, shard: Shard) -> None:
+        self.revoke(shard)
+        self._away[shard] = ShardState(None, 0)
+
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self.tick(now_s)
         self._held[shard].at_end = True

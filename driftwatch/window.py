@@ -176,6 +176,10 @@ class Windower(Protocol):
         """Lets go of a shard: its unjudged panes and its position are dropped; what was judged is remembered."""
         ...
 
+    def forget(self, shard: Shard) -> None:
+        """Lets go of a shard, and of what was judged of it: another log has its name now."""
+        ...
+
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         """Notes that every row the shard had has been added."""
         ...
