@@ -174,8 +174,8 @@ def body(rows: Sequence[Row]) -> list[str]:
         "brackets how often their share of the family's weight lets expect. Windows of 10,000 and more are drawn as "
         "tables, of independent features: counts are multinomial, mean products normal, the MMD's sample rows.",
         "Windows that are larger than the reference all share the reference's own error, so that a reference has many "
-        "false alarms or none and the mean over references is known badly; `check` shows between which bounds. A reference of four times "
-        "the window keeps the promise.",
+        "false alarms or none and the mean over references is known badly; `check` shows between which bounds. "
+        "A reference of four times the window keeps the promise.",
     ]
 
 
