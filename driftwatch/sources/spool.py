@@ -3,7 +3,7 @@
 A record is a header (`_RECORD`), the source headers as MessagePack, the body. Records lie one after the other in
 segments, `<base>.spool`; a position is a segment's base plus a byte in it, so positions only grow. What `append` has
 returned survives SIGKILL, after `sync` a loss of power too. A record that is torn or damaged was never acknowledged: a
-start cuts the log before it.
+start cuts the log before it. (Only damage to the file itself can reach further: then all behind it is cut as well.)
 
 One thread appends, one reads and forgets; they share `end`, which is moved once a record is whole.
 """
@@ -262,7 +262,12 @@ def _cut_torn(path: Path) -> int:
                 break
             at += _RECORD.size + rest
         if at < size:
-            _log.warning("%s: cut %d bytes that are no whole record; no sender was told they are kept", path, size - at)
+            _log.warning(
+                "%s: cut %d bytes behind its last whole record: one that was being written as the process ended, or a "
+                "damaged file",
+                path,
+                size - at,
+            )
             file.truncate(at)
     return at
 

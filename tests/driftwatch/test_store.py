@@ -2,14 +2,12 @@
 
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -184,24 +182,9 @@ def test_a_process_killed_at_any_time_leaves_all_tables_of_one_transaction(path:
 # A save that fails changes nothing
 
 
-@pytest.fixture
-def tiny_folder(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MiB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.getuid() != 0:
-        pytest.skip("mounting a file system of 1 MiB needs root and mount(8)")
-    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"mount(8) refused: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_changes_nothing_and_passes_when_there_is_room(tiny_folder: Path) -> None:
     ballast = tiny_folder / "ballast"
-    ballast.write_bytes(bytes(300_000))
+    ballast.write_bytes(bytes(7_600_000))  # of 8 MiB
     store = Store.open(tiny_folder / "state.db", model="credit")
     i, refusal = save_until_refused(store)
     assert i > 3
