@@ -162,10 +162,13 @@ def test_a_process_that_fails_for_the_configuration_fails_for_the_configuration_
     path = write_config(tmp_path, reference={"path": "reference.csv"})
     with pytest.raises(ConfigError, match=r"no profile could be built of it; the reason stands above\.$"):
         profiles.in_subprocess(path, tmp_path / "reference.csv")
-    turns: list[None] = []
+    # Ends only once it was waited for, so that a fast child cannot end before the first turn.
+    turned = tmp_path / "turned"
+    waits = tmp_path / "waits"
+    waits.write_text(f"#!/bin/sh\nuntil [ -e {turned} ]; do sleep 0.01; done\nexit 1\n")
+    waits.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profiles.sys, "executable", "/bin/false")
+        patch.setattr(profiles.sys, "executable", str(waits))
         with pytest.raises(DriftwatchError, match=r"building its profile ended with exit code 1\.$") as raised:
-            profiles.in_subprocess(path, tmp_path / "reference.csv", lambda: turns.append(None))
+            profiles.in_subprocess(path, tmp_path / "reference.csv", turned.touch)
     assert not isinstance(raised.value, ConfigError)
-    assert turns
