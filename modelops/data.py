@@ -40,7 +40,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which rows: of a model, from a time on; `must_be_complete` False takes every labelled row, as for a first model."""
+    """Which rows: of a model, from a time on; without `must_be_complete` every labelled row, as for a first model."""
 
     model: str
     since_s: float
@@ -118,6 +118,8 @@ class Warehouse:
 
     def _inputs(self, files: Sequence[Path]) -> Iterator[Chunk]:
         for file in files:
+            if not file.exists():
+                continue  # nothing was logged yet: that is too few rows, not an error
             if file.suffix in TABULAR:
                 yield from _whole(file)
             else:

@@ -7,7 +7,8 @@ from modelops.recipe import Kind
 CODE_VERSION = 1
 """Part of a snapshot's name: raised when the same SQL would be given other rows."""
 
-EVENT_COLUMNS = "{id: 'JSON', time: 'JSON', model: 'VARCHAR', version: 'VARCHAR', features: 'JSON', prediction: 'JSON', label: 'JSON'}"
+_JSON, _TEXT = ("id", "time", "features", "prediction", "label"), ("model", "version")
+EVENT_COLUMNS = "{" + ", ".join([*(f"{n}: 'JSON'" for n in _JSON), *(f"{n}: 'VARCHAR'" for n in _TEXT)]) + "}"
 RAW = "SELECT id, time, model, version, features, prediction, label FROM {source}"
 
 

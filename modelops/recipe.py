@@ -82,7 +82,7 @@ class Training(Section):
 class Gate(Section):
     """When a challenger is better."""
 
-    better_by: float = Field(default=0.0, description="On the new rows: the lower bound of the gain must exceed it.")
+    better_by: float = Field(default=0.005, description="On the new rows: the estimated gain must reach it.")
     old_margin: float = Field(default=0.02, ge=0, description="On the old hold-out: how much worse it may be.")
     judge_old: Literal["unless_concept", "always"] = Field(
         default="unless_concept",
