@@ -38,7 +38,7 @@ def check(rows: Rows, snapshot: Snapshot, recipe: Recipe) -> list[str]:
         if asked is not None and asked.values is not None:
             known = list(asked.values)
             checks.append(rule(f"validity: {name} is one of {', '.join(known)}", lambda s, v=known: s.isin(v)))
-        described[name] = pa.Column(float if kind == "numeric" else object, checks, nullable=True)
+        described[name] = pa.Column(float if kind == "numeric" else None, checks, nullable=True)
     whole = []
     for name, asked in contract.columns.items():
         if asked.max_missing is not None:
@@ -56,7 +56,7 @@ def check(rows: Rows, snapshot: Snapshot, recipe: Recipe) -> list[str]:
         says = f"timeliness: the newest row is at most {contract.max_age:g} s older than the log's end"
         whole.append(rule(says, lambda _: age_s <= contract.max_age))
     described["label"] = pa.Column(rows.y.dtype, [rule("accuracy: a label is 0 or 1", lambda s: s.isin([0, 1]))])
-    described["id"] = pa.Column(object, unique=contract.unique_ids)
+    described["id"] = pa.Column(None, unique=contract.unique_ids)
     if contract.unique_ids:
         rules.append("consistency: no id stands twice")
     try:

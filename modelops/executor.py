@@ -1,4 +1,4 @@
-"""The executor: takes a job by lease, runs its steps in a subprocess with a deadline, and tells the queue what came out.
+"""The executor: takes a job by lease, runs its steps in a subprocess with a deadline, and tells what came out.
 
 The subprocess is in a session of its own and outlives a killed service; the next start finds its results.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from modelops import recipe as recipes
 from modelops.config import Config
-from modelops.errors import ConfigError, DataError
+from modelops.errors import ConfigError, DataError, ModelopsError
 from modelops.job import STEPS, Crashed, Done, Happening, Job, LabelsMissing, Registered, Rejected, Taken
 from modelops.job_queue import JobQueue
 from modelops.steps import job_folder, read_result
@@ -66,7 +66,10 @@ class Executor:
         if outcome is None:
             self._tell(job.id, Crashed(f"{ended}{_tail(folder / 'log.txt')}", recipe.training.attempts))
         elif outcome.kind == "registered" and outcome.version is not None:
-            self._tell(job.id, Registered(outcome.version, outcome.report), and_then=self.registered)
+            try:
+                self._tell(job.id, Registered(outcome.version, outcome.report), and_then=self.registered)
+            except ModelopsError as error:
+                self._tell(job.id, Rejected(f"version {outcome.version} is registered, but {error}"))
         elif outcome.kind == "labels":
             self._tell(job.id, LabelsMissing(outcome.report, recipe.data.patience))
         elif outcome.kind == "rejected":

@@ -38,7 +38,7 @@ class JobQueue:
         with state_errors(self._path), transaction(self._database):
             known = self._database.execute("SELECT job, said FROM hooks WHERE id = ?", (webhook_id,)).fetchone()
             if known is not None:
-                return Receipt(*known, is_new=False)
+                return Receipt(known[0], known[1], is_new=False)
             receipt = self._receive(alarm, limits, now_s)
             self._database.execute(
                 "INSERT INTO hooks VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -109,10 +109,15 @@ class JobQueue:
     ) -> Job:
         """Advances a job; what `and_then` writes on the same connection belongs to the same transaction."""
         with state_errors(self._path), transaction(self._database):
-            job = advance(self._read(job_id), happening, now_s)
-            self._write(job)
+            job = self.note(job_id, happening, now_s=now_s)
             if and_then is not None:
                 and_then(job)
+        return job
+
+    def note(self, job_id: str, happening: Happening, *, now_s: float) -> Job:
+        """Advances a job in the caller's transaction."""
+        job = advance(self._read(job_id), happening, now_s)
+        self._write(job)
         return job
 
     def get(self, job_id: str) -> Job:

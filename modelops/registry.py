@@ -130,6 +130,15 @@ class Registry:
                 self._exists(model, version)
                 self._set(model, "challenger", version)
 
+    def is_mirrored(self) -> bool:
+        """Whether MLflow has every version and alias."""
+        with state_errors(self._path):
+            row = self._database.execute(
+                "SELECT (SELECT count(*) FROM versions WHERE mirrored = 0)"
+                " + (SELECT count(*) FROM aliases WHERE mirrored < revision)"
+            ).fetchone()
+            return bool(row[0] == 0)
+
     def _alias(self, model: str, alias: Alias) -> int | None:
         row = self._database.execute(
             "SELECT version FROM aliases WHERE model = ? AND alias = ?", (model, alias)

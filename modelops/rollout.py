@@ -1,7 +1,7 @@
 """A rollout as one pure state machine: (rollout, plan, observation, now) → (rollout, what is wanted).
 
 What is wanted is level-triggered: the whole of it, each time, so that doing it twice or after a crash does no harm.
-Recreate, blue-green, canary and shadow are rows of `FIRST` and shapes of traffic; ramped and A/B are to be further rows.
+Recreate, blue-green, canary and shadow are rows of `FIRST` and shapes of traffic; ramped and A/B are to be more rows.
 """
 
 import math

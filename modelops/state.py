@@ -27,7 +27,8 @@ _TABLES = (
     " mirrored INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL, PRIMARY KEY (model, version), UNIQUE (model, job))",
     "CREATE TABLE aliases (model TEXT NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL,"
     " revision INTEGER NOT NULL, mirrored INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (model, alias))",
-    "CREATE TABLE rollouts (id TEXT PRIMARY KEY, model TEXT NOT NULL, is_open INTEGER NOT NULL, body BLOB NOT NULL)",
+    "CREATE TABLE rollouts (id TEXT PRIMARY KEY, model TEXT NOT NULL, is_open INTEGER NOT NULL, command TEXT,"
+    " body BLOB NOT NULL)",
     "CREATE UNIQUE INDEX one_rollout ON rollouts (model) WHERE is_open",
     "CREATE TABLE servers (model TEXT NOT NULL, version INTEGER NOT NULL, port INTEGER NOT NULL, pid INTEGER NOT NULL,"
     " PRIMARY KEY (model, version))",

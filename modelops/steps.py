@@ -13,7 +13,8 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from modelops import artifact, contract, gate, train
+from modelops import artifact, contract, train
+from modelops import gate as gates
 from modelops.bootstrap import roc_auc, value
 from modelops.config import Config, ModelEntry
 from modelops.data import Rows, Selection, Snapshot, Warehouse, read_rows
@@ -108,9 +109,9 @@ class Work:
 
         return self._kept("train", Trained, fit)
 
-    def gate(self) -> gate.Verdict:
+    def gate(self) -> gates.Verdict:
         """The challenger against the champion."""
-        return self._kept("gate", gate.Verdict, self._judge)
+        return self._kept("gate", gates.Verdict, self._judge)
 
     def profile(self) -> Profiled:
         """The reference profile of the challenger."""
@@ -162,7 +163,7 @@ class Work:
 
         return self._kept("register", Version, keep)
 
-    def _judge(self) -> gate.Verdict:
+    def _judge(self) -> gates.Verdict:
         trained, rows = self.train(), self._rows()
         challenger = artifact.load(Path(trained.artifact), trained.sha256)
         held = rows.part(slice(trained.n_train, None))
@@ -171,12 +172,12 @@ class Work:
             said = (
                 f"promotable: there is no champion to compare with; roc_auc on {len(held.y):,} held-out rows {auc:.4f}."
             )
-            return gate.Verdict("roc_auc", True, (), gate.calibration(challenger.score(held.columns), held.y), said)
+            return gates.Verdict("roc_auc", True, (), gates.calibration(challenger.score(held.columns), held.y), said)
         champion = self._model(self._champion)
         parent = self._registry.get(self.job.model, self._champion)
         old = read_rows(Path(parent.snapshot_path), self.recipe.data.features)
         old = old.part(slice(parent.n_train, None))
-        return gate.judge(
+        return gates.judge(
             self._sample(challenger, champion, held),
             self._sample(challenger, champion, old) if len(np.unique(old.y)) == 2 else None,
             self.recipe.gate,
@@ -185,9 +186,9 @@ class Work:
             seed=self.recipe.model.seed,
         )
 
-    def _sample(self, challenger: Model, champion: Model, rows: Rows) -> gate.Sample:
+    def _sample(self, challenger: Model, champion: Model, rows: Rows) -> gates.Sample:
         segments = {name: rows.columns[name] for name in self.recipe.gate.segments}
-        return gate.Sample(challenger.score(rows.columns), champion.score(rows.columns), rows.y, segments)
+        return gates.Sample(challenger.score(rows.columns), champion.score(rows.columns), rows.y, segments)
 
     def _model(self, version: int | None) -> Model:
         if version is None:

@@ -40,7 +40,10 @@ def mirror(database: sqlite3.Connection, path: Path, uri: str) -> int:
             with state_errors(path):
                 database.execute("UPDATE versions SET mirrored = 1 WHERE model = ? AND version = ?", (model, number))
         for model, alias, number, revision in aliases:
-            client.set_registered_model_alias(model, alias, _found(client, model, number))
+            found = _found(client, model, number)
+            if found is None:
+                raise StateError(f"MLflow at {uri} lacks version {number} of {model!r}, which it had. Restore it.")
+            client.set_registered_model_alias(model, alias, found)
             with state_errors(path):
                 database.execute(
                     "UPDATE aliases SET mirrored = ? WHERE model = ? AND alias = ?", (revision, model, alias)
