@@ -15,8 +15,8 @@ EVERYTHING = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".tpl"}
 )
-SPEAKS = {Path("driftwatch", name) for name in ("cli.py", "listing.py", "demo.py", "check.py")}
-ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli"}
+SPEAKS = {Path("driftwatch", name) for name in ("cli.py", "listing.py", "demo.py", "check.py")} | {Path("modelops/cli.py")}
+ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli", "modelops.__main__", "modelops.cli"}
 FOR_USERS = {"driftwatch.sources.memory", "detectors.evaluate"}  # a library's part: only its users import it
 BODY, PARAMETERS, LINES, CLOSURE = 70, 8, 400, 6
 FORBIDDEN_NAMES = re.compile(r"(Manager|Helper|Utils?|Base|Factory|Abstract)$")

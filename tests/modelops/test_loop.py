@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sklearn", reason="needs the extra modelops")
+pytest.importorskip("mlflow", reason="needs the extra modelops")
 
 from modelops.times import rfc3339
 from tests.modelops import world
