@@ -5,6 +5,7 @@ half; negatives are sorted once for each model, so a thousand resamples of 4,000
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -57,3 +58,18 @@ def differences(
             weights[:, rows] = np.bincount(drawn.ravel(), minlength=b * len(rows)).reshape(b, len(rows))
         found.append(metric(ours, y, weights) - metric(theirs, y, weights))
     return np.concatenate(found)
+
+
+def auc_with_error(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
+    """AUC and its standard error from the sorted scores of both classes (DeLong, DeLong and Clarke-Pearson, 1988)."""
+
+    def placed(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        below, up_to = (np.searchsorted(other, own, side=side) for side in SIDES)
+        return np.asarray((below + up_to) / (2 * len(other)))
+
+    of_positive, of_negative = placed(positive, negative), placed(negative, positive)
+    variance = of_positive.var(ddof=1) / len(positive) + of_negative.var(ddof=1) / len(negative)
+    return float(of_positive.mean()), float(np.sqrt(variance))
+
+
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")

@@ -16,7 +16,7 @@ import numpy as np
 
 from modelops import recipe as recipes
 from modelops import rollout as machine
-from modelops.bootstrap import roc_auc, value
+from modelops.bootstrap import auc_with_error
 from modelops.config import Config, ModelEntry
 from modelops.data import Selection, Warehouse
 from modelops.errors import DataError, ModelopsError, SidecarError
@@ -229,15 +229,12 @@ class Controller:
 
 
 def performance(rows: np.ndarray) -> Performance | None:
-    """AUC of (scores, labels) rows and its standard error (Hanley and McNeil, 1982); None for labels of one class."""
-    y = rows[:, 1]
-    n1, n0 = int(y.sum()), int(len(y) - y.sum())
-    if min(n1, n0) < 2:
+    """AUC of (scores, labels) rows and its standard error; None where a class has fewer than two."""
+    positive, negative = np.sort(rows[rows[:, 1] == 1, 0]), np.sort(rows[rows[:, 1] != 1, 0])
+    if min(len(positive), len(negative)) < 2:
         return None
-    auc = value(roc_auc, rows[:, 0], y)
-    q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
-    variance = (auc * (1 - auc) + (n1 - 1) * (q1 - auc * auc) + (n0 - 1) * (q2 - auc * auc)) / (n1 * n0)
-    return Performance(auc, float(np.sqrt(max(variance, 0.0))), len(y))
+    auc, error = auc_with_error(positive, negative)
+    return Performance(auc, error, len(rows))
 
 
 def expected(config: Config, job_id: str) -> float | None:
