@@ -110,7 +110,7 @@ class Controller:
             wanted = Wanted(frozenset({champion}), machine.Route(shares), (champion,), champion, None)
         else:
             return
-        self._switch(model, wanted, ready)
+        self._switch(model, wanted)
         self.registry.challenge(model, wanted.challenger)
         if champion is not None and wanted.champion != champion and found is not None:
             self.registry.swap(model, expected=champion, champion=wanted.champion)
@@ -159,11 +159,11 @@ class Controller:
             told = RolloutEnded(rollout.phase == "promoted", rollout.reason)
             self.queue.note(job.id, told, now_s=time.time())
 
-    def _switch(self, model: str, wanted: Wanted, ready: frozenset[int]) -> None:
+    def _switch(self, model: str, wanted: Wanted) -> None:
         known = self.servers.known(model)
         shares = dict(wanted.route.shares)
         targets = tuple(Target(v, known[v].url, share) for v, share in sorted(shares.items()) if v in known)
-        spares = tuple(Target(v, known[v].url, 0.0) for v in sorted(ready) if v in known and v not in shares)
+        spares = tuple(Target(v, known[v].url, 0.0) for v in wanted.route.spares if v in known)
         mirror = wanted.route.mirror
         copies = None if mirror is None or mirror not in known else Target(mirror, known[mirror].url, 0.0)
         self.router.switch(model, Table(targets, spares, copies))

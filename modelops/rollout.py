@@ -85,10 +85,11 @@ class Observation(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The router's table: shares by version, and a version that is sent copies."""
+    """The router's table: shares by version, a version that is sent copies, and who answers where a server is gone."""
 
     shares: tuple[tuple[int, float], ...]
     mirror: int | None = None
+    spares: tuple[int, ...] = ()
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -141,10 +142,14 @@ def wanted(rollout: Rollout, plan: Plan, seen: Observation) -> Wanted:
     elif rollout.phase in ("rolling_back", "rolled_back"):
         servers = {old}
     ready = {version: share for version, share in shares.items() if version in seen.ready and share > 0}
-    if not ready and rollout.is_open and (seen.ready & servers):
-        ready = {min(seen.ready & servers, key=lambda v: v != old): 1.0}
+    # Only in these phases may the challenger stand in: before them its profile may lack, after them it may be bad.
+    may_answer = {old, new} if rollout.phase in ("observing", "watching") else set(shares)
+    able = sorted(seen.ready & servers & may_answer, key=lambda v: v != old)
+    if not ready and able:
+        ready = {able[0]: 1.0}
     total = sum(ready.values())
-    route = Route(tuple(sorted((v, s / total) for v, s in ready.items())), mirror)
+    spares = tuple(version for version in able if version not in ready)
+    route = Route(tuple(sorted((v, s / total) for v, s in ready.items())), mirror, spares)
     is_new = rollout.phase in ("watching", "promoted")
     ended = rollout.phase in ("rolling_back", "rolled_back", "promoted")
     profiles = (new,) if rollout.phase == "promoted" else (old,) if ended else (old, new)

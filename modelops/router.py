@@ -6,6 +6,7 @@ request whose server is gone is sent to another version's.
 
 import asyncio
 import hashlib
+import io
 import time
 import uuid
 from collections import deque
@@ -25,6 +26,7 @@ MAX_BODY = 8 << 20
 TIMEOUT_S = 30.0
 MOST_COPIES = 64  # under way at once; more are dropped and counted
 KEPT_LATENCIES = 2000
+LARGE = 1 << 20  # bytes that are sent in parts, so that the loop turns meanwhile
 PASSED_ON = (b"content-type", b"accept", b"traceparent")
 
 
@@ -141,8 +143,11 @@ class Router:
     ) -> tuple[int, bytes, bytes]:
         tally = self._tallies.setdefault((model, target.version), Tally())
         began_s = time.perf_counter()
+        data_out = body if len(body) < LARGE else io.BytesIO(body)
         try:
-            async with self._connected().request(method, f"{target.url}{path}", data=body, headers=headers) as answer:
+            async with self._connected().request(
+                method, f"{target.url}{path}", data=data_out, headers=headers
+            ) as answer:
                 data = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError):
             tally.requests += 1

@@ -1,6 +1,7 @@
 """The sidecar's side of a promotion: its profile of a version is compared with ours, and put again where it differs."""
 
 import asyncio
+import io
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,7 +27,7 @@ async def deliver(session: aiohttp.ClientSession, sidecar: config.Sidecar, versi
         if sidecar.token_file is not None:
             headers["Authorization"] = f"Bearer {config.read_secret(sidecar.token_file)}"
         data = await asyncio.to_thread(path.read_bytes)
-        async with session.put(url, data=data, headers=headers, timeout=timeout) as answer:
+        async with session.put(url, data=io.BytesIO(data), headers=headers, timeout=timeout) as answer:
             if answer.status not in (200, 201):
                 said = (await answer.text())[:300]
                 raise SidecarError(

@@ -172,6 +172,10 @@ class Traffic:
                     self.failed.append((status, answer))
                     continue
                 self.versions.append(answer["model_version"])
-                said = {"id": f"r{self._seed}-{i}", "time": time.time(), "label": world.label(row, rng, changed=self._changed)}
+                said = {
+                    "id": f"r{self._seed}-{i}",
+                    "time": time.time(),
+                    "label": world.label(row, rng, changed=self._changed),
+                }
                 labels.write(json.dumps(said) + "\n")
                 self._stop.wait(0.01)

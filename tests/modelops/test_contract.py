@@ -43,8 +43,14 @@ def test_what_holds_is_listed() -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ({"columns": {"age": {"between": [25, 65]}}}, "validity: age lies between 25 and 65 fails in 2 rows (rows 0, 5"),
-        ({"columns": {"region": {"values": ["north"]}}}, "validity: region is one of north fails in 3 rows (rows 1, 4, 5"),
+        (
+            {"columns": {"age": {"between": [25, 65]}}},
+            "validity: age lies between 25 and 65 fails in 2 rows (rows 0, 5",
+        ),
+        (
+            {"columns": {"region": {"values": ["north"]}}},
+            "validity: region is one of north fails in 3 rows (rows 1, 4, 5",
+        ),
         ({"columns": {"age": {"max_missing": 0.1}}}, "completeness: at most 10.0% of age is missing does not hold"),
         ({"rows": [7, 9]}, "completeness: between 7 and 9 rows does not hold"),
         ({"positive_share": [0.6, 0.9]}, "accuracy: between 60.0% and 90.0% of the labels are positive does not hold"),

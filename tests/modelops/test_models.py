@@ -114,7 +114,10 @@ def test_a_pickle_and_an_untrusted_type_are_never_loaded(tmp_path: Path) -> None
     artifact.save(model, tmp_path)
     described = msgspec.json.decode((tmp_path / "model.json").read_bytes(), type=artifact.Description)
     untrusted = skops_io.dumps({"a": functools.partial(os.system, "true")})
-    for data, says in ((pickle.dumps(_Evil()), "must be a skops archive"), (untrusted, "trusted types only; got .*system")):
+    for data, says in (
+        (pickle.dumps(_Evil()), "must be a skops archive"),
+        (untrusted, "trusted types only; got .*system"),
+    ):
         (tmp_path / "model.skops").write_bytes(data)
         changed = msgspec.structs.replace(described, archive_sha256=hashlib.sha256(data).hexdigest())
         text = msgspec.json.encode(changed)

@@ -31,7 +31,9 @@ VERSION = Version(
 class Desk:
     """A receiver on a state of its own, with a clock that a test moves."""
 
-    def __init__(self, folder: Path, *, cooldown_s: float = 0.0, max_per_day: int = 100, per_minute: int = 10_000) -> None:
+    def __init__(
+        self, folder: Path, *, cooldown_s: float = 0.0, max_per_day: int = 100, per_minute: int = 10_000
+    ) -> None:
         path = folder / "modelops.db"
         self.database = connect(path)
         self.queue = JobQueue(self.database, path)

@@ -27,15 +27,24 @@ def test_equal_recipes_have_equal_hashes_however_they_are_written(tmp_path: Path
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ({"data": {"features": {"a": "numeric"}}, "modell": {}}, "modell: must be one of the keys .*Did you mean `model`"),
+        (
+            {"data": {"features": {"a": "numeric"}}, "modell": {}},
+            "modell: must be one of the keys .*Did you mean `model`",
+        ),
         ({"data": {"features": {"a": "numeric"}, "windows": "5m"}}, r"data\.windows: .*Did you mean `window`"),
-        ({"data": {"features": {"a": "number"}}}, r"data\.features\.a: must be 'numeric' or 'categorical'; got 'number'"),
+        (
+            {"data": {"features": {"a": "number"}}},
+            r"data\.features\.a: must be 'numeric' or 'categorical'; got 'number'",
+        ),
         ({"data": {"features": {"a": "numeric"}, "window": 5}}, r"data\.window: must be a duration.*Did you mean `5s`"),
         ({}, r"data: must be given"),
         ({"data": {"features": {"a": "numeric"}}, "gate": {"segments": ["b"]}}, "must name features; got 'b'"),
         ({"data": {"features": {"a": "numeric"}}, "gate": {"segments": ["a"]}}, "categorical features; 'a' is numeric"),
         ({"data": {"features": {"a": "numeric"}}, "rollout": {"steps": [0.5, 0.2]}}, "rollout: `steps` must be rising"),
-        ({"data": {"features": {"a": "numeric"}}, "contract": {"columns": {"a": {"max": 1}}}}, r"contract\.columns\.a\.max"),
+        (
+            {"data": {"features": {"a": "numeric"}}, "contract": {"columns": {"a": {"max": 1}}}},
+            r"contract\.columns\.a\.max",
+        ),
         ("data: {features: [", "must be YAML"),
         ("data: ${NOT_SET_ANYWHERE}", "environment variable NOT_SET_ANYWHERE"),
     ],

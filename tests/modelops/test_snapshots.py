@@ -41,7 +41,8 @@ def predictions(n: int, *, first: int = 0, step_s: float = 1.0) -> list[dict[str
 
 def labels(n: int, *, first: int = 0, delay_s: float = 5.0, step_s: float = 1.0) -> list[dict[str, Any]]:
     return [
-        {"id": f"r{i}", "time": START_S + i * step_s + delay_s, "label": int(i % 4 == 0)} for i in range(first, first + n)
+        {"id": f"r{i}", "time": START_S + i * step_s + delay_s, "label": int(i % 4 == 0)}
+        for i in range(first, first + n)
     ]
 
 
@@ -145,7 +146,9 @@ def test_etl_and_elt_give_the_same_table(tmp_path: Path) -> None:
         warehouse = Warehouse(tmp_path / order, chunk_bytes=10_000)
         found = warehouse.snapshot([log], chosen, Selection("credit", START_S, must_be_complete=False))
         rows = read_rows(Path(found.path), chosen.features)
-        said.append((rows.ids.tolist(), rows.y.tolist(), rows.columns["income"].tolist(), rows.columns["region"].tolist()))
+        said.append(
+            (rows.ids.tolist(), rows.y.tolist(), rows.columns["income"].tolist(), rows.columns["region"].tolist())
+        )
         said[-1][3].sort()
     assert said[0] == said[1]
     assert len(said[0][0]) == 500

@@ -1,4 +1,4 @@
-"""A small world for tests of modelops: events with a concept that changes, a configuration, signed webhooks, a sidecar."""
+"""A small world for tests of modelops: events whose concept changes, a configuration, signed webhooks, a sidecar."""
 
 import base64
 import hashlib
@@ -82,14 +82,14 @@ def make_folder(folder: Path, *, recipe: dict[str, Any] | None = None, entry: di
 
 
 def alarm_body(
-    *, start: str, version: str = "1", kind: str = "concept", transition: str = "opened", alarm: str = "a1b2", **more: Any
+    *, start: str, version: str = "1", kind: str = "concept", transition: str = "opened", alarm: str = "a1", **more: Any
 ) -> tuple[str, bytes]:
-    """A webhook's id and body, as driftwatch writes them; the window ends 10 minutes after `start` by name only."""
+    """A webhook's id and body, as driftwatch writes them."""
     webhook_id = f"{alarm}:{transition}"
     data = {
         "model": "credit",
         "version": version,
-        "window": {"model": "credit", "version": version, "segment": None, "start": start, "end": start, "n_records": 9},
+        "window": {"model": "credit", "version": version, "start": start, "end": start, "n_records": 9},
         "transition": transition,
         "kind": kind,
         "pattern": "abrupt",
