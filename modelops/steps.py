@@ -174,17 +174,22 @@ class Work:
             )
             return gates.Verdict("roc_auc", True, (), gates.calibration(challenger.score(held.columns), held.y), said)
         champion = self._model(self._champion)
-        parent = self._registry.get(self.job.model, self._champion)
-        old = read_rows(Path(parent.snapshot_path), self.recipe.data.features)
-        old = old.part(slice(parent.n_train, None))
         return gates.judge(
             self._sample(challenger, champion, held),
-            self._sample(challenger, champion, old) if len(np.unique(old.y)) == 2 else None,
+            self._old_sample(challenger, champion, self._champion),
             self.recipe.gate,
             kind=self.job.kind,
             recalibrates=self.job.action == "recalibrate",
             seed=self.recipe.model.seed,
         )
+
+    def _old_sample(self, challenger: Model, champion: Model, version: int) -> gates.Sample | None:
+        """The champion's own hold-out; None where it has none, or of one class."""
+        parent = self._registry.get(self.job.model, version)
+        if not parent.snapshot_path:
+            return None
+        old = read_rows(Path(parent.snapshot_path), self.recipe.data.features).part(slice(parent.n_train, None))
+        return self._sample(challenger, champion, old) if len(np.unique(old.y)) == 2 else None
 
     def _sample(self, challenger: Model, champion: Model, rows: Rows) -> gates.Sample:
         segments = {name: rows.columns[name] for name in self.recipe.gate.segments}

@@ -33,8 +33,8 @@ def register(
         folder = config.state.folder / "artifacts" / str(number)
         registry.register(
             Version(
-                model="credit", job=f"job-{number}", alarm=None, created_s=time.time(), recipe="", kind=kind, snapshot="",
-                snapshot_path="", n_rows=400, n_train=400, artifact=str(folder), sha256=artifact.save(model, folder),
+                model="credit", job=f"job-{number}", alarm=None, created_s=time.time(), recipe="", kind=kind,
+                snapshot="", snapshot_path="", n_rows=400, n_train=400, artifact=str(folder), sha256=artifact.save(model, folder),
                 profile="", profile_hash="", metrics={},
             )
         )  # fmt: skip

@@ -41,4 +41,3 @@ def test_an_alarm_ends_in_a_promoted_version_and_no_request_fails(tmp_path: Path
             assert models["aliases"] == {"champion": 2, "previous": 1}
             newest = models["versions"][0]
             assert (newest["job"], newest["alarm"], newest["parent"]) == (job["id"], "a1", 1)
-            print(served.text())

@@ -11,8 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 
-sklearn = pytest.importorskip("sklearn", reason="needs the extra modelops")
-skops_io = pytest.importorskip("skops.io", reason="needs the extra modelops")
+pytest.importorskip("skops", reason="needs the extra modelops")
+
+import skops.io
+from sklearn.metrics import roc_auc_score
 
 from modelops import artifact, models
 from modelops import recipe as recipes
@@ -51,7 +53,7 @@ def test_a_model_is_the_same_after_its_file_and_for_rows_as_for_columns(
     rows = [{name: columns[name][i] for name in KINDS} for i in range(200)]
     rows[3]["age"], rows[5]["extra"] = "12", 1
     assert (loaded.predict(loaded.encoding.rows(rows)) == scores).all()
-    auc = sklearn.metrics.roc_auc_score(y, scores)
+    auc = roc_auc_score(y, scores)
     assert auc > 0.65
 
 
@@ -113,7 +115,7 @@ def test_a_pickle_and_an_untrusted_type_are_never_loaded(tmp_path: Path) -> None
     model = fitted("logistic")
     artifact.save(model, tmp_path)
     described = msgspec.json.decode((tmp_path / "model.json").read_bytes(), type=artifact.Description)
-    untrusted = skops_io.dumps({"a": functools.partial(os.system, "true")})
+    untrusted = skops.io.dumps({"a": functools.partial(os.system, "true")})
     for data, says in (
         (pickle.dumps(_Evil()), "must be a skops archive"),
         (untrusted, "trusted types only; got .*system"),

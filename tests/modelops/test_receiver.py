@@ -154,8 +154,8 @@ def test_an_unknown_model_a_large_body_and_a_wrong_time_are_refused(desk: Desk) 
     assert refused.value.status == 413
     with pytest.raises(Refused, match="RFC 3339"):
         desk.send(start="yesterday")
+    webhook_id, body = alarm_body(start=START)
     with pytest.raises(Refused, match="webhook-id"):
-        webhook_id, body = alarm_body(start=START)
         desk.receiver.receive(signed(f"{webhook_id}x", body, now_s=NOW_S), body)
 
 

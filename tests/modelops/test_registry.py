@@ -12,8 +12,8 @@ from modelops.registry import Registry, Version
 from modelops.state import connect, lock
 
 VERSION = Version(
-    model="credit", job="job-0", alarm="a1", created_s=1.0, recipe="r", kind="logistic", snapshot="s", snapshot_path="/s",
-    n_rows=10, n_train=7, artifact="/artifacts/credit", sha256="h", profile="/p", profile_hash="ph",
+    model="credit", job="job-0", alarm="a1", created_s=1.0, recipe="r", kind="logistic", snapshot="s",
+    snapshot_path="/s", n_rows=10, n_train=7, artifact="/artifacts/credit", sha256="h", profile="/p", profile_hash="ph",
     metrics={"roc_auc": 0.8},
 )  # fmt: skip
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-aiohttp = pytest.importorskip("aiohttp", reason="needs the extra modelops")
+pytest.importorskip("aiohttp", reason="needs the extra modelops")
 pytest.importorskip("uvicorn", reason="needs the extra modelops")
+
+import aiohttp
 
 from modelops import asgi
 from modelops.metrics import ServiceMetrics

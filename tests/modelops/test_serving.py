@@ -59,7 +59,12 @@ def test_it_answers_logs_reloads_and_drains(predicting: Predicting, tmp_path: Pa
     status, v1 = predicting.predict(rows, "a")
     assert (status, v1["model_version"], v1["id"]) == (200, "1", "a")
     inputs = [
-        {"name": name, "shape": [3], "datatype": "FP64" if name != "region" else "BYTES", "data": [r[name] for r in rows]}
+        {
+            "name": name,
+            "shape": [3],
+            "datatype": "FP64" if name != "region" else "BYTES",
+            "data": [r[name] for r in rows],
+        }
         for name in rows[0]
     ]
     status, v2 = ask(f"{predicting.url}/v2/models/credit/infer", json.dumps({"id": "b", "inputs": inputs}).encode())
@@ -144,7 +149,9 @@ def test_driftwatch_reads_the_log_and_the_profile(predicting: Predicting, tmp_pa
     for i in range(3):
         assert predicting.predict(world.features(100, i), f"x{i}")[0] == 200
     command = [sys.executable, "-m", "driftwatch", "replay", str(tmp_path / "log" / "predictions.jsonl"), "--json"]
-    found = subprocess.run([*command, "-c", str(tmp_path / "driftwatch.yaml")], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [*command, "-c", str(tmp_path / "driftwatch.yaml")], capture_output=True, text=True, check=False
+    )
     assert found.returncode == 0, found.stderr
     decisions = [json.loads(line) for line in found.stdout.splitlines()]
     assert [d["window"]["n_records"] for d in decisions] == [100, 100, 100]

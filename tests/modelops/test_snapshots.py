@@ -107,7 +107,7 @@ def test_values_are_read_as_driftwatch_reads_them(tmp_path: Path) -> None:
 
 def test_the_first_of_two_rows_and_the_last_of_two_labels_count(tmp_path: Path) -> None:
     log = write(tmp_path / "p.jsonl", predictions(101) + predictions(101))
-    answers = write(tmp_path / "l.jsonl", labels(101) + [{"id": "r1", "time": START_S + 9, "label": "1"}])
+    answers = write(tmp_path / "l.jsonl", [*labels(101), {"id": "r1", "time": START_S + 9, "label": "1"}])
     found = Warehouse(tmp_path / "w").snapshot([log, answers], recipe(), Selection("credit", START_S))
     rows = read_rows(Path(found.path), recipe().features)
     assert len(rows.ids) == 100
@@ -195,8 +195,8 @@ def test_a_first_model_is_trained_from_a_table(tmp_path: Path, suffix: str) -> N
     assert read.columns["age"].tolist() == [float(i) for i in range(200)]
     assert read.y.tolist() == [int(i % 4 == 0) for i in range(200)]
     assert [v is None for v in read.columns["region"]] == [i % 3 != 0 for i in range(200)]
+    wrong = recipe(features={"salary": "numeric"})
     with pytest.raises(DataError, match="must have the columns salary"):
-        wrong = recipe(features={"salary": "numeric"})
         Warehouse(tmp_path / "w").snapshot([table], wrong, Selection("credit", 0.0, must_be_complete=False))
 
 
