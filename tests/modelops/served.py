@@ -34,7 +34,8 @@ def register(
         registry.register(
             Version(
                 model="credit", job=f"job-{number}", alarm=None, created_s=time.time(), recipe="", kind=kind,
-                snapshot="", snapshot_path="", n_rows=400, n_train=400, artifact=str(folder), sha256=artifact.save(model, folder),
+                snapshot="", snapshot_path="", n_rows=400, n_train=400, artifact=str(folder),
+                sha256=artifact.save(model, folder),
                 profile="", profile_hash="", metrics={},
             )
         )  # fmt: skip

@@ -81,3 +81,12 @@ def test_the_schemas_describe_every_key() -> None:
 
     assert undescribed(config.json_schema()) == []
     assert undescribed(settings.json_schema(recipe.Recipe)) == []
+
+
+def test_the_examples_of_the_page_are_valid(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "modelops.md"
+    blocks = page.read_text("utf-8").split("```yaml\n")[1:]
+    for name, block in zip(("modelops.yaml", "credit.yaml"), blocks, strict=True):
+        (tmp_path / name).write_text(block.partition("```")[0])
+    assert config.load(tmp_path / "modelops.yaml").model("credit").recipe == tmp_path / "credit.yaml"
+    assert recipe.load(tmp_path / "credit.yaml").rollout.strategy == "canary"
