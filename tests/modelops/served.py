@@ -1,5 +1,6 @@
 """Registered models for tests of serving, made without the training's steps."""
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -31,12 +32,15 @@ def register(
         chosen = recipes.Model(kind=kind, parameters=parameters)
         model = models.fit(chosen, models.encoding_of(columns, KINDS), columns, y)
         folder = config.state.folder / "artifacts" / str(number)
+        sha256 = artifact.save(model, folder)
+        profile = b"the profile of version %d" % number
+        (folder / "reference.profile").write_bytes(profile)
         registry.register(
             Version(
                 model="credit", job=f"job-{number}", alarm=None, created_s=time.time(), recipe="", kind=kind,
                 snapshot="", snapshot_path="", n_rows=400, n_train=400, artifact=str(folder),
-                sha256=artifact.save(model, folder),
-                profile="", profile_hash="", metrics={},
+                sha256=sha256, profile=str(folder / "reference.profile"),
+                profile_hash=hashlib.sha256(profile).hexdigest()[:32], metrics={},
             )
         )  # fmt: skip
     registry.swap("credit", expected=None, champion=champion)
