@@ -1,13 +1,16 @@
 """`modelops.yaml`: where things listen, lie and are sent. What is trained stands in each model's recipe."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from modelops import settings
 from modelops.errors import ConfigError
 from modelops.settings import Duration, FilePath, Section
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+"""It stands in paths, URLs and MLflow's filters."""
 
 
 class Listen(Section):
@@ -73,7 +76,9 @@ class Config(Section):
     api: Listen = Field(default=Listen(port=9200), description="Webhooks, jobs, registry, rollouts, metrics, probes.")
     router: Listen = Field(default=Listen(port=8080), description="Where predictions are asked for.")
     webhook: Webhook
-    models: dict[str, ModelEntry] = Field(min_length=1, description="Models by name.")
+    models: dict[ModelName, ModelEntry] = Field(
+        min_length=1, description="Models by name: letters, digits, dot, dash and underscore."
+    )
     state: State = State()
     tracking_uri: str | None = Field(
         default=None, description="MLflow's tracking and registry URI. Default: SQLite in `state.folder`."

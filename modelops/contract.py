@@ -19,7 +19,7 @@ def check(rows: Rows, snapshot: Snapshot, recipe: Recipe) -> list[str]:
 
     contract, data = recipe.contract, recipe.data
     columns: dict[str, Any] = {name: pd.Series(values) for name, values in rows.columns.items()}
-    frame = pd.DataFrame({**columns, "label": rows.y, "id": pd.Series(rows.ids, dtype=object)})
+    frame = pd.DataFrame({**columns, "$label": rows.y, "$id": pd.Series(rows.ids, dtype=object)})
     rules: list[str] = []
 
     def rule(says: str, check: Any) -> Any:
@@ -50,13 +50,13 @@ def check(rows: Rows, snapshot: Snapshot, recipe: Recipe) -> list[str]:
     if contract.positive_share is not None:
         low, high = contract.positive_share
         says = f"accuracy: between {low:.1%} and {high:.1%} of the labels are positive"
-        whole.append(rule(says, lambda f: bool(low <= f["label"].mean() <= high)))
+        whole.append(rule(says, lambda f: bool(low <= f["$label"].mean() <= high)))
     if contract.max_age is not None:
         age_s = snapshot.log_end_s - snapshot.to_s
         says = f"timeliness: the newest row is at most {contract.max_age:g} s older than the log's end"
         whole.append(rule(says, lambda _: age_s <= contract.max_age))
-    described["label"] = pa.Column(rows.y.dtype, [rule("accuracy: a label is 0 or 1", lambda s: s.isin([0, 1]))])
-    described["id"] = pa.Column(None, unique=contract.unique_ids)
+    described["$label"] = pa.Column(rows.y.dtype, [rule("accuracy: a label is 0 or 1", lambda s: s.isin([0, 1]))])
+    described["$id"] = pa.Column(None, unique=contract.unique_ids)
     if contract.unique_ids:
         rules.append("consistency: no id stands twice")
     try:
@@ -71,7 +71,7 @@ def _breaches(cases: Any) -> list[str]:
     said = []
     for (column, check), found in cases.groupby(["column", "check"], dropna=False, sort=False):
         rows = [int(i) for i in found["index"].dropna().unique()]
-        rule = "consistency: no id stands twice" if column == "id" else str(check)
+        rule = "consistency: no id stands twice" if column == "$id" else str(check)
         values = ", ".join(str(v) for v in found["failure_case"].dropna().unique()[:MOST_ROWS])
         where = f" fails in {len(rows):,} rows (rows {', '.join(map(str, rows[:MOST_ROWS]))}; values {values})"
         said.append(rule + (where if rows else " does not hold"))

@@ -71,6 +71,7 @@ class Controller:
     session: aiohttp.ClientSession
     _deliveries: dict[tuple[str, int], Delivery] = field(default_factory=dict)
     _measured: dict[str, Measured] = field(default_factory=dict)
+    _said: dict[str, str] = field(default_factory=dict)
     _phases: dict[str, tuple[str, str, int]] = field(default_factory=dict)
 
     async def tick(self) -> None:
@@ -78,8 +79,11 @@ class Controller:
         for name, entry in self.config.models.items():
             try:
                 await self._look_after(name, entry)
-            except ModelopsError as error:
-                log.warning("%s: %s", name, error)
+                self._said.pop(name, None)
+            except (ModelopsError, OSError) as error:
+                if self._said.get(name) != str(error):  # once, not at every tick
+                    log.warning("%s: %s", name, error)
+                self._said[name] = str(error)
 
     def begin(self, job: Job) -> None:
         """Begins the rollout of a job's version, in the transaction in which it was registered."""

@@ -22,7 +22,7 @@ STEPS = ("snapshot", "contract", "train", "gate", "profile", "register")
 """What the subprocess does, in order; each leaves a result that a restart does not make again."""
 
 ACTIVE: frozenset[JobState] = frozenset({"queued", "running", "waiting_for_labels", "rolling_out"})
-WAIT_S = 5.0  # between two looks for labels
+WAIT_S, LONGEST_WAIT_S = 5.0, 300.0  # between two looks for labels: a tenth of the job's age within these
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -122,7 +122,8 @@ def advance(job: Job, happening: Happening, now_s: float) -> Job:
             deadline_s = now_s + patience_s if job.deadline_s is None else job.deadline_s
             if now_s >= deadline_s:
                 return _end(job, "failed", f"labels did not come in time: {report}", now_s)
-            return _with(job, state="waiting_for_labels", reason=report, deadline_s=deadline_s, due_s=now_s + WAIT_S)
+            wait_s = min(max(WAIT_S, (now_s - job.created_s) / 10), LONGEST_WAIT_S, deadline_s - now_s)
+            return _with(job, state="waiting_for_labels", reason=report, deadline_s=deadline_s, due_s=now_s + wait_s)
         case Rejected(report), "running":
             return _end(job, "rejected", report, now_s)
         case Crashed(report, attempts), "running":

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,10 @@ from modelops.settings import Duration, Section
 Kind = Literal["numeric", "categorical"]
 ModelKind = Literal["hist_gradient_boosting", "logistic"]
 Strategy = Literal["recreate", "blue_green", "canary", "shadow"]
+
+
+FeatureName = Annotated[str, Field(pattern=r"^[^$\"\\][^\"\\]*$", max_length=256)]
+"""No quotes and no backslash, which a path into JSON cannot hold; `$` begins our own columns."""
 
 
 class Label(Section):
@@ -26,7 +30,7 @@ class Label(Section):
 class Data(Section):
     """The rows that are trained on: those of complete windows after the change, with their labels."""
 
-    features: dict[str, Kind] = Field(min_length=1, description="Features in order: numeric or categorical.")
+    features: dict[FeatureName, Kind] = Field(min_length=1, description="Features in order: numeric or categorical.")
     label: Label = Label()
     window: Duration = Field(default=300.0, description="Length of the windows that must be complete.")
     min_rows: int = Field(default=1000, ge=20, description="Fewer labelled rows wait for more.")
@@ -148,6 +152,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         known = set(self.data.features)
+        if self.profile.prediction in known:
+            raise ValueError(f"`profile.prediction` must differ from the features; got {self.profile.prediction!r}.")
         for place, names in (("contract.columns", self.contract.columns), ("gate.segments", self.gate.segments)):
             for name in names:
                 if name not in known:

@@ -96,6 +96,8 @@ async def _serve_all(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     tasks = [asyncio.create_task(_again(step, pause_s)) for step, pause_s in loops]
+    for task in tasks:  # a loop that ends has failed in a way that nobody foresaw: no service without it
+        task.add_done_callback(lambda _: stop())
     log.info("webhooks at http://%s:%d, predictions at http://%s:%d", config.api.host, ports["api"],
              config.router.host, ports["router"])  # fmt: skip
     try:
@@ -105,7 +107,7 @@ async def _serve_all(
             task.cancel()
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                await task
+                await task  # raises what ended it
 
 
 async def _again(step: Callable[[], Awaitable[object]], pause_s: float) -> None:
@@ -113,7 +115,7 @@ async def _again(step: Callable[[], Awaitable[object]], pause_s: float) -> None:
     while True:
         try:
             has_more = await step()
-        except ModelopsError as error:
+        except (ModelopsError, OSError) as error:
             log.warning("%s", error)
             has_more = False
         if has_more is not True:

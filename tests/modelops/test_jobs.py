@@ -57,7 +57,7 @@ def test_labels_are_waited_for_until_the_first_deadline() -> None:
     job = after(Taken(), LabelsMissing("5 of 9", 100.0))
     assert (job.state, job.deadline_s, job.due_s) == ("waiting_for_labels", 120.0, 20.0 + WAIT_S)
     job = after(Taken(), LabelsMissing("7 of 9", 100.0), job=job, now_s=90.0)
-    assert (job.state, job.deadline_s) == ("waiting_for_labels", 120.0)
+    assert (job.state, job.deadline_s, job.due_s) == ("waiting_for_labels", 120.0, 90.0 + 80.0 / 10)
     job = after(Taken(), LabelsMissing("8 of 9", 100.0), job=job, now_s=120.0)
     assert (job.state, job.reason) == ("failed", "labels did not come in time: 8 of 9")
 

@@ -85,6 +85,17 @@ def workers(job: str) -> list[int]:
     return found
 
 
+def ready_servers(made: Service) -> int:
+    """How many model servers answer."""
+    count = 0
+    for pid in servers_of(made.config):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            port = words[words.index(b"--port") + 1].decode()
+            count += ask(f"http://127.0.0.1:{port}/readyz")[0] == 200
+    return count
+
+
 @pytest.mark.slow
 def test_killed_trainers_and_model_servers_cost_no_request_and_no_second_version(tmp_path: Path) -> None:
     with (
@@ -100,7 +111,7 @@ def test_killed_trainers_and_model_servers_cost_no_request_and_no_second_version
         wait_for(lambda: made.phase() == "observing", made.text)
         for pid in servers_of(made.config):
             os.kill(pid, signal.SIGKILL)
-            wait_for(lambda: len(servers_of(made.config)) == 2, made.text)
+            wait_for(lambda: ready_servers(made) == 2, made.text)
             wait_for(lambda n=traffic.sent: traffic.sent > n + 20, made.text)
         wait_for(lambda: state_of(made) in ENDED, made.text)
         found = made.job()

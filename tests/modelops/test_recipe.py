@@ -45,6 +45,8 @@ def test_equal_recipes_have_equal_hashes_however_they_are_written(tmp_path: Path
             {"data": {"features": {"a": "numeric"}}, "contract": {"columns": {"a": {"max": 1}}}},
             r"contract\.columns\.a\.max",
         ),
+        ({"data": {"features": {"$id": "numeric"}}}, r"data\.features\.\$id"),
+        ({"data": {"features": {"score": "numeric"}}}, "`profile.prediction` must differ"),
         ("data: {features: [", "must be YAML"),
         ("data: ${NOT_SET_ANYWHERE}", "environment variable NOT_SET_ANYWHERE"),
     ],
