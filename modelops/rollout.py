@@ -26,7 +26,8 @@ FIRST: dict[Strategy, Phase] = {
 """The phase after preparing."""
 
 LOST_S = 60.0  # a challenger that is not ready for longer is rolled back
-FEWEST_REQUESTS = 20  # before rates are believed
+FEWEST_REQUESTS = 20  # before an error rate is believed
+FEWEST_LATENCIES = 200  # before a p99 is: of fewer it is the slowest one
 SLOWER_MS = 50.0  # a p99 within so much of the champion's is never too slow
 
 
@@ -166,7 +167,7 @@ def guardrail(rollout: Rollout, plan: Plan, seen: Observation) -> str:
             f"`rollout.max_error_rate` is {plan.max_error_rate:g}"
         )
     slowest_ms = max(plan.max_latency_ratio * old.p99_ms, old.p99_ms + SLOWER_MS)
-    if min(new.requests, old.requests) >= FEWEST_REQUESTS and new.p99_ms > slowest_ms:
+    if min(new.requests, old.requests) >= FEWEST_LATENCIES and new.p99_ms > slowest_ms:
         return f"p99 of version {rollout.challenger} is {new.p99_ms:.0f} ms; at most {slowest_ms:.0f} ms are allowed"
     mine = seen.performance.get(rollout.challenger)
     if mine is None or mine.n < plan.min_labels:

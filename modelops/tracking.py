@@ -6,6 +6,7 @@ its own, and a failing MLflow stops no rollout.
 """
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from modelops.registry import Registry, Version
 from modelops.state import state_errors
 
 TAG = "modelops.version"
+METRIC = re.compile(r"[^A-Za-z0-9_\-. :/]")  # what a metric's name in MLflow may not hold
 
 
 def mirror(database: sqlite3.Connection, path: Path, uri: str) -> int:
@@ -32,6 +34,7 @@ def mirror(database: sqlite3.Connection, path: Path, uri: str) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -48,8 +51,8 @@ def mirror(database: sqlite3.Connection, path: Path, uri: str) -> int:
                 database.execute(
                     "UPDATE aliases SET mirrored = ? WHERE model = ? AND alias = ?", (revision, model, alias)
                 )
-    except MlflowException as error:
-        raise StateError(f"MLflow at {uri} refuses: {error.message}. It is tried again.") from error
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise StateError(f"MLflow at {uri} refuses: {error}. It is tried again.") from error
     return len(versions) + len(aliases)
 
 
@@ -69,7 +72,7 @@ def _version(client: Any, version: Version) -> None:
     tags = {"mlflow.runName": f"{version.model}-{version.version}", "modelops.job": version.job}
     run = client.create_run(identity, tags=tags)
     for name, value in version.metrics.items():
-        client.log_metric(run.info.run_id, name, value)
+        client.log_metric(run.info.run_id, METRIC.sub("_", name), value)
     for name in ("recipe", "kind", "snapshot", "n_rows", "n_train"):
         client.log_param(run.info.run_id, name, getattr(version, name))
     client.set_terminated(run.info.run_id)

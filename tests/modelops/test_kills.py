@@ -14,10 +14,10 @@ pytest.importorskip("mlflow", reason="needs the extra modelops")
 
 from modelops.times import rfc3339
 from tests.modelops import served, world
-from tests.modelops.service import Service, Traffic, ask, servers_of, service, wait_for
+from tests.modelops.service import Service, Traffic, ask, run, servers_of, service, wait_for
 
 ENDED = ("promoted", "rejected", "failed", "rolled_back")
-SLOWER = {"rollout": {"observe": "3s", "min_requests": 20, "watch": "3s", "steps": [0.5], "min_labels": 2000}}
+SLOWER = {"rollout": {"observe": "5s", "min_requests": 20, "watch": "3s", "steps": [0.5], "min_labels": 100_000}}
 
 
 @contextlib.contextmanager
@@ -109,10 +109,13 @@ def test_killed_trainers_and_model_servers_cost_no_request_and_no_second_version
             for pid in wait_for(lambda: workers(job), made.text):
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: made.phase() == "observing", made.text)
+        assert run("rollout", "pause", "credit", "-c", made.config).returncode == 0
+        wait_for(lambda: ready_servers(made) == 2 and "2" in traffic.versions, made.text)
         for pid in servers_of(made.config):
             os.kill(pid, signal.SIGKILL)
             wait_for(lambda: ready_servers(made) == 2, made.text)
             wait_for(lambda n=traffic.sent: traffic.sent > n + 20, made.text)
+        assert run("rollout", "resume", "credit", "-c", made.config).returncode == 0
         wait_for(lambda: state_of(made) in ENDED, made.text)
         found = made.job()
         assert (found["state"], found["attempts"]) == ("promoted", 2), found

@@ -14,7 +14,7 @@ from modelops.state import connect, lock
 VERSION = Version(
     model="credit", job="job-0", alarm="a1", created_s=1.0, recipe="r", kind="logistic", snapshot="s",
     snapshot_path="/s", n_rows=10, n_train=7, artifact="/artifacts/credit", sha256="h", profile="/p", profile_hash="ph",
-    metrics={"roc_auc": 0.8},
+    metrics={"roc_auc": 0.8, "gate.region = \u00e9": 0.7},
 )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_mlflow_has_every_version_with_its_lineage_and_the_aliases(tmp_path: Pat
     assert client.get_model_version_by_alias("credit", "previous").tags["modelops.version"] == "1"
     assert {"modelops.job": "b", "modelops.alarm": "a1", "modelops.sha256": "h"}.items() <= champion.tags.items()
     run = client.get_run(champion.run_id)
-    assert (run.data.params["snapshot"], run.data.metrics["roc_auc"]) == ("s", 0.8)
+    assert (run.data.params["snapshot"], run.data.metrics) == ("s", {"roc_auc": 0.8, "gate.region _ _": 0.7})
     (tmp_path / "mlflow.db").unlink()
     registry.register(version("c"))
     with pytest.raises(StateError, match="MLflow"):

@@ -83,7 +83,7 @@ def test_nothing_is_sent_to_a_challenger_before_its_profile_is_delivered(strateg
     ("broken", "says"),
     [
         ({"traffic": {1: Traffic(100, 0, 20.0), 2: Traffic(100, 3, 20.0)}}, "3 of 100 requests of version 2 failed"),
-        ({"traffic": {1: Traffic(100, 0, 20.0), 2: Traffic(100, 0, 90.0)}}, "p99 of version 2 is 90 ms"),
+        ({"traffic": {1: Traffic(200, 0, 20.0), 2: Traffic(200, 0, 90.0)}}, "p99 of version 2 is 90 ms"),
         ({"performance": {2: Performance(0.60, 0.02, 500)}}, "performance did not recover"),
     ],
 )

@@ -53,20 +53,18 @@ def test_what_the_command_line_cannot_do_it_says_with_its_exit_code(tmp_path: Pa
     for words, code, says in (
         (("rollout", "pause", "credit", "-c", config), 3, "no rollout of 'credit' is open"),
         (("train", "other", "-c", config), 2, "must name 'other'"),
-        (("registry", "list", "-c", tmp_path / "none.yaml"), 2, "cannot be read"),
         (("train", "credit", "-c", config), 3, "no event yet"),
-        ((), 2, "COMMAND"),
     ):
         found = run(*words)
         assert (found.returncode, says in found.stderr) == (code, True), found.stderr
     assert len(run("--help").stdout.splitlines()) < 40
 
 
-def with_strategy(folder: Path, strategy: str) -> None:
+def with_rollout(folder: Path, **changes: object) -> None:
     """Rewrites the recipe for another rollout."""
     path = folder / "credit.yaml"
     recipe = json.loads(path.read_text())
-    recipe["rollout"] |= {"strategy": strategy}
+    recipe["rollout"] |= changes
     path.write_text(json.dumps(recipe))
 
 
@@ -86,7 +84,7 @@ def test_each_strategy_under_traffic(tmp_path: Path) -> None:
     with service(config) as made:
         wait_for(lambda: ask(f"{made.router}/readyz")[0] == 200, made.text)
         for version, strategy in enumerate(("canary", "blue_green", "shadow", "recreate"), 2):
-            with_strategy(tmp_path, strategy)
+            with_rollout(tmp_path, strategy=strategy)
             with Traffic(made.router, tmp_path / "log" / "labels.jsonl", seed=version) as traffic:
                 assert rolled_out(made, config, version)["phase"] == "promoted", made.text()
                 wait_for(lambda v=str(version): traffic.versions[-1] == v, made.text)
@@ -127,7 +125,7 @@ def test_a_profile_waits_for_its_sidecar_and_is_put_again_where_it_is_lost(tmp_p
 
 @pytest.mark.slow
 def test_an_abort_and_a_bad_challenger_bring_the_champion_back(tmp_path: Path) -> None:
-    recipe = {"rollout": {"observe": "600s", "min_requests": 20, "steps": [0.5]}}
+    recipe = {"rollout": {"observe": "600s", "min_requests": 20, "steps": [0.5], "min_labels": 100_000}}
     config = world.make_folder(tmp_path, recipe=recipe)
     served.register(config, n_versions=2)
     with service(config) as made:
@@ -138,6 +136,7 @@ def test_an_abort_and_a_bad_challenger_bring_the_champion_back(tmp_path: Path) -
             assert run("rollout", "abort", "credit", "-c", config).returncode == 0
             wait_for(lambda: made.phase() == "rolled_back", made.text)
             assert made.get("/v1/rollouts")[0]["reason"] == "aborted by command"
+            with_rollout(tmp_path, min_labels=200)
             rollout = rolled_out(made, config, 2)  # version 2 learned the other concept: its live labels tell
             assert rollout["phase"] == "rolled_back"
             assert "labels of live requests version 2 has AUC" in rollout["reason"]

@@ -27,7 +27,14 @@ RECIPE = {
     "model": {"parameters": {"max_iter": 30}},
     "gate": {"segments": ["region"], "resamples": 200},
     "profile": {"sizes": [200], "mmd_rows": 0},
-    "rollout": {"observe": "1s", "min_requests": 20, "watch": "1s", "steps": [0.2, 0.5], "min_labels": 200},
+    "rollout": {
+        "observe": "1s",
+        "min_requests": 20,
+        "watch": "1s",
+        "steps": [0.2, 0.5],
+        "min_labels": 200,
+        "max_latency_ratio": 1000,
+    },
 }
 
 
