@@ -1,6 +1,6 @@
 """Windows of exactly N rows of a stream, in the order read: no watermark, nothing late, nothing ahead."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -106,6 +106,9 @@ class CountWindower:
                 self._fill(records, stream, np.arange(len(records))[rows])
         return Added(len(records), 0, NO_ROWS, 0)
 
+    def show(self, shard: Shard, times_s: Sequence[float]) -> None:
+        """Nothing here depends on time."""
+
     def _fill(self, records: Records, stream: Stream, rows: np.ndarray) -> None:
         while len(rows):
             opened = self._open.get(stream)
@@ -188,6 +191,14 @@ class CountWindower:
     def rewind(self, shard: Shard) -> int:
         panes = [opened.panes[shard] for opened in self._open.values() if shard in opened.panes]
         return min((pane.first_position for pane in panes), default=self._held[shard].position)
+
+    @property
+    def reached_s(self) -> float:
+        return inf
+
+    @property
+    def oldest_s(self) -> float:
+        return min((pane.start_s for opened in self._open.values() for pane in opened.panes.values()), default=inf)
 
     def shard_states(self) -> dict[ShardCondition, int]:
         idle = sum(held.at_end for held in self._held.values())

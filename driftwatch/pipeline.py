@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -104,6 +105,8 @@ class Pipeline:
                 return
             self._p.turned(len(event.messages) if isinstance(event, Frames) else 0)
             windows = self._p.windower.closed()
+            if self._p.halves is not None:
+                self._p.halves.reached_s = self._p.windower.reached_s if len(self._seen) > 1 else inf
             due = self._rows >= CHECKPOINT_ROWS or self._p.clock() - self._saved_s >= CHECKPOINT_S
             if (windows or due) and not self._save(windows):
                 return
@@ -165,6 +168,8 @@ class Pipeline:
     def _let_go(self, shard: Shard) -> None:
         """What is not judged of a shard is another's to judge, and is counted anew should it come back."""
         self._p.windower.revoke(shard)
+        if self._p.halves is not None:
+            self._p.halves.release(shard)
         self._seen.pop(shard, None)
         self._anew.add(shard)
 
@@ -172,6 +177,8 @@ class Pipeline:
         decoded = self._p.decoder.decode(frames)
         records = self._fresh(frames.shard, decoded)
         added = self._p.windower.add(records, end=decoded.end, now_s=now_s)
+        if decoded.waiting_s and len(self._seen) > 1:  # rows may come of another shard's messages alone
+            self._p.windower.show(frames.shard, decoded.waiting_s)
         poison = [*decoded.poison, *(ahead(decoded.events or frames, records, int(i)) for i in added.ahead)]
         if poison and self._p.dead_letters is not None:
             box, at = self._p.dead_letters, rfc3339(int(self._p.now()))
@@ -238,12 +245,15 @@ class Pipeline:
         self.decided += len(decisions)
         self._anew.clear()
         held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
-        p.source.commit(
-            {s: checkpoint.mark(known, p.windower.rewind(s), p.store.store_id) for s, known in held.items()}
-        )
+        p.source.commit({s: checkpoint.mark(known, self._rewind(s), p.store.store_id) for s, known in held.items()})
         p.committed()
         self._show(decisions, lines)
         return True
+
+    def _rewind(self, shard: Shard) -> int:
+        """Where anybody else would have to read from: before all that is in an unjudged window, or waits."""
+        position, halves = self._p.windower.rewind(shard), self._p.halves
+        return position if halves is None else int(min(position, halves.rewind(shard, self._p.windower.oldest_s)))
 
     def _show(self, decisions: Sequence[Decision], lines: Sequence[bytes]) -> None:
         windower, metrics = self._p.windower, self._p.metrics

@@ -1,6 +1,6 @@
 """Windows of event time: sums of panes, closed by a watermark that the slowest active shard holds."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import ceil, inf, nextafter
@@ -143,6 +143,11 @@ class TimeWindower:
         held.position = end
         held.read_to = max(held.read_to, end)
         return added
+
+    def show(self, shard: Shard, times_s: Sequence[float]) -> None:
+        held = self._held[shard]
+        held.heard_s = self._now_s
+        self._set_clock(held, held.clock.after(np.array(times_s, np.float64)))
 
     def _add_row_by_row(self, held: _Held, records: Records) -> Added:
         """Judges each row by what the clock reads once it has seen that row, as a loop over the rows would."""
@@ -348,6 +353,14 @@ class TimeWindower:
     def rewind(self, shard: Shard) -> int:
         held = self._held[shard]
         return min((pane.first_position for pane in held.panes.values()), default=held.position)
+
+    @property
+    def reached_s(self) -> float:
+        return self._watermark_clock_s()
+
+    @property
+    def oldest_s(self) -> float:
+        return min((pane.start_s for held in self._held.values() for pane in held.panes.values()), default=inf)
 
     def shard_states(self) -> dict[ShardCondition, int]:
         states: dict[ShardCondition, int] = {"active": 0, "idle": 0, "stalled": 0, "paused": len(self.paused)}

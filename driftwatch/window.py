@@ -192,6 +192,10 @@ class Windower(Protocol):
         """Counts the rows of one shard; `end` is the position after the last message that was read with them."""
         ...
 
+    def show(self, shard: Shard, times_s: Sequence[float]) -> None:
+        """Moves a shard's clock on by event times that it has shown and that are no rows, or not yet."""
+        ...
+
     def closed(self) -> list[Window]:
         """The windows due for judgement, each one once, in the order (end, stream, part)."""
         ...
@@ -214,6 +218,16 @@ class Windower(Protocol):
 
     def rewind(self, shard: Shard) -> int:
         """The lowest position of a held shard that stands in a pane of an unjudged window, else its position."""
+        ...
+
+    @property
+    def reached_s(self) -> float:
+        """The event time that every active shard has reached; −inf before that, inf where windows know no time."""
+        ...
+
+    @property
+    def oldest_s(self) -> float:
+        """The event time at which the oldest pane of an unjudged window begins; inf where there is none."""
         ...
 
     def shard_states(self) -> dict[ShardCondition, int]:

@@ -19,6 +19,7 @@ from driftwatch.sources.kafka_client import (
     fenced,
     merged,
     refused,
+    telling,
 )
 
 CONSUME, CONSUME_S = 1000, 0.2  # a call waits until it has so many, or for so long
@@ -227,4 +228,6 @@ def _batch(partition: Partition, messages: list[Any]) -> Batch:
     if None in values:
         values = [value or b"" for value in values]
     times_ms = [at for _, at in map(_OF.timestamp, messages)]
-    return Batch(partition, values, list(map(_OF.offset, messages)), times_ms)
+    headers = list(map(_OF.headers, messages))
+    told = telling(headers) if any(headers) else None
+    return Batch(partition, values, list(map(_OF.offset, messages)), times_ms, told)

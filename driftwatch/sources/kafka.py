@@ -203,6 +203,7 @@ class KafkaSource:
             batch.messages,
             np.array([*batch.offsets, end], np.int64),
             np.where(times_ms >= 0, times_ms / 1000, np.nan),
+            batch.headers,
         )
 
     def _ended(self, client: Client) -> Iterator[Event]:

@@ -9,6 +9,7 @@ from driftwatch.errors import ConfigError, SourceError
 BATCH = 2000  # records that one poll brings at most
 POLL_S = 1.0  # kafka-python loses an assignment that comes just as a shorter poll ends
 REQUEST_S = 5.0
+PLAIN = b"application/json"
 
 
 class BrokerUnavailable(SourceError):
@@ -38,12 +39,38 @@ class Bounds(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Records of one partition in their order; a value that is null is empty. `times_ms` below 0: no timestamp."""
+    """Records of one partition in their order; a value that is null is empty. `times_ms` below 0: no timestamp.
+
+    `headers`: those that say what a value is, by name in lower case; None where no record has any.
+    """
 
     partition: Partition
     messages: list[bytes]
     offsets: list[int]
     times_ms: list[int]
+    headers: list[dict[str, str]] | None = None
+
+
+RawHeaders = Sequence[tuple[str, bytes | None]] | None
+
+
+def telling(headers: Iterable[RawHeaders]) -> list[dict[str, str]] | None:
+    """Of each record's headers those that say what its value is; None where none of them does.
+
+    These are a CloudEvent's attributes, and a content type unless it is plain JSON: so a topic whose producers add
+    other headers is read as quickly as one without any.
+    """
+    found = [_telling(of_one) if of_one else {} for of_one in headers]
+    return found if any(found) else None
+
+
+def _telling(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    kept = {}
+    for name, value in headers:
+        key = name.lower()
+        if value is not None and (key.startswith("ce_") or (key == "content-type" and not value.startswith(PLAIN))):
+            kept[key] = value.decode("utf-8", "replace")
+    return kept
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from driftwatch.sources.kafka_client import (
     fenced,
     merged,
     refused,
+    telling,
 )
 
 REQUEST_MS = round(1000 * REQUEST_S)
@@ -156,6 +157,7 @@ class KafkaPythonClient:
                     [r.value or b"" for r in records],
                     [r.offset for r in records],
                     [r.timestamp for r in records],
+                    telling(h) if any(h := [r.headers for r in records]) else None,
                 )
             )
         if not found and self._failures.last is not None:

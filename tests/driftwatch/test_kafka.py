@@ -4,7 +4,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +47,6 @@ MORE = [pytest.param(client, marks=pytest.mark.slow) for client in CLIENTS]
 KAFKA_PYTHON, CONFLUENT = [CLIENTS[0], MORE[1]], [MORE[0], CLIENTS[1]]  # the other one is slow
 OwnKafka = Callable[..., Any]
 SHORT = {"session.timeout.ms": 1500, "heartbeat.interval.ms": 300}  # a dead member's partitions move soon
-
-
-@pytest.fixture
-def sidecars(folder: Path) -> Iterator[Sidecars]:
-    """Makes sidecars, and kills what is left of them."""
-    made = Sidecars(folder)
-    yield made
-    for sidecar in made.made:
-        sidecar.kill()
-
-
-@pytest.fixture
-def kafka(broker: Any) -> str:
-    """The address of a broker that keeps what is committed with an offset, and static members."""
-    if broker.kind == "tansu":
-        pytest.skip("needs a real Kafka: Tansu drops the metadata of commits and takes 20 s for a join")
-    return broker.address
 
 
 def skip_slow_joins(broker: Any, client: str) -> None:
