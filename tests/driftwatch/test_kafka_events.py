@@ -108,7 +108,8 @@ def test_requests_meet_responses_of_another_partition_also_across_a_kill_and_wit
 def test_requests_and_responses_without_attributes_are_read_where_the_configuration_says_so(
     client: str, kafka: str, sidecars: Sidecars, folder: Path
 ) -> None:
-    stream, topic = drifting(TWO_DRIFTS[:4]), new_topic(kafka)
+    keeping = {"retention.ms": "-1"}  # the records are as old as the events
+    stream, topic = drifting(TWO_DRIFTS[:4]), new_topic(kafka, **keeping)
     halves: list[Any] = []
     for event in stream:
         at = {}, 1000 * event["time"]
