@@ -8,7 +8,7 @@ read again gives the same ids.
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
 
@@ -94,6 +94,7 @@ class Pipeline:
         self._seen: dict[Shard, Seen] = {}
         self._anew: set[Shard] = set()  # shards whose stored ids do not count any more
         self._rows, self._saved_s = 0, parts.clock()
+        self._share: tuple[tuple[Shard, ...], int] | None = None
         self._stopped = False
         self.decided = 0
         self.outcomes: Counter[Outcome] = Counter()
@@ -104,7 +105,8 @@ class Pipeline:
             if not self._take(event):
                 return
             self._p.turned(len(event.messages) if isinstance(event, Frames) else 0)
-            windows = self._p.windower.closed()
+            # The shards of one share are assigned one by one: none is judged before all are there.
+            windows = [] if isinstance(event, Assigned) else self._p.windower.closed()
             if self._p.halves is not None:
                 self._p.halves.reached_s = self._p.windower.reached_s if len(self._seen) > 1 else inf
             due = self._rows >= CHECKPOINT_ROWS or self._p.clock() - self._saved_s >= CHECKPOINT_S
@@ -132,9 +134,11 @@ class Pipeline:
                 windower.at_end(shard, final=final, now_s=now_s)
             case Revoked(shard):
                 self._let_go(shard)
-            case Held(shards):
+            case Held(shards, of, gone):
+                self._share = None if of is None or of <= len(shards) else (tuple(sorted(shards)), of)
                 for shard in self._shards.keys() - shards - self._anew:
-                    self._let_go(shard)
+                    if not shard.startswith(gone):
+                        self._let_go(shard)
             case _:
                 windower.tick(now_s)
         return True
@@ -144,11 +148,12 @@ class Pipeline:
         windower, shard, committed = self._p.windower, event.shard, event.committed
         known = windower.state(shard)
         position = None if known is None else known.position
-        if position is not None and event.end is not None and position > event.end:
+        if position is not None and (event.anew or (event.end is not None and position > event.end)):
             self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
-            windower.forget(shard)
-            self._let_go(shard)
-            position, committed = None, None
+            windower.begin_anew(shard, event.start)
+            self._seen.pop(shard, None)
+            self._anew.add(shard)  # what was counted stays, its ids do not
+            position = event.start
         if position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
             self._let_go(shard)
             position = event.start if committed is None else committed.position
@@ -158,11 +163,16 @@ class Pipeline:
             self._seen[shard] = Seen(self._p.dedupe)
             windower.assign(shard, position, read_to=read_to, open_from_s=open_from_s, now_s=now_s)
         elif shard not in self._seen:
-            self._seen[shard] = checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
+            self._seen[shard] = (
+                Seen(self._p.dedupe)
+                if shard in self._anew
+                else checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
+            )
             windower.assign(shard, position, now_s=now_s)
         if lost := max(0, event.start - position):
             self._p.warn(f"{shard}: {lost} records were gone before they were read; the topic's retention is too short")
             self._p.metrics.lost("retention", lost)
+            windower.gap(shard)
         self._p.source.begin(shard, position + lost)
 
     def _let_go(self, shard: Shard) -> None:
@@ -217,6 +227,7 @@ class Pipeline:
         p = self._p
         decisions: list[Decision] = []
         state = self._policy_state
+        windows = [window if self._share is None else replace(window, share=self._share) for window in windows]
         for window in windows:
             started = time.perf_counter()
             decision, state = p.policy.judge(window, p.monitor.judge(window), state)
