@@ -110,6 +110,10 @@ class Client(Protocol):
         """Asks the broker for the offset after the last record of each."""
         ...
 
+    def topics(self) -> dict[str, int]:
+        """Asks the broker how many partitions each topic has that is to be read; 0 where it does not exist."""
+        ...
+
     def known_end(self, partition: Partition) -> int | None:
         """The end as of the last fetch, without asking."""
         ...

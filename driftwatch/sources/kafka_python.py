@@ -1,6 +1,7 @@
 """The client kafka-python behind the Kafka source's seam."""
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -77,6 +78,7 @@ class KafkaPythonClient:
         self._member, self._topics, self._clock = connection.member, list(connection.topics), clock
         self._changes: deque[Change] = deque()
         self._failures = _Failures()
+        self._net: Any = None
         log = logging.getLogger("kafka")
         log.handlers, log.propagate = [self._failures], False
         self._consumer = self._connected(connection)
@@ -89,6 +91,7 @@ class KafkaPythonClient:
 
         def client(**settings: Any) -> Any:
             made.append(KafkaNetClient(**settings))
+            self._net = made[-1]
             made[-1].cluster.config["allow_auto_create_topics"] = False  # as was set: 3.0.12 does not pass it on
             return made[-1]
 
@@ -200,6 +203,19 @@ class KafkaPythonClient:
             found = self._consumer.end_offsets([TopicPartition(*p) for p in partitions], timeout_ms=REQUEST_MS)
         self.trouble = self._failures.last = None
         return {Partition(*tp): end for tp, end in found.items()}
+
+    def topics(self) -> dict[str, int]:
+        cluster, answered = self._net.cluster, threading.Event()
+        update = cluster.request_update()
+        update.add_both(lambda _: answered.set())
+        if not answered.wait(REQUEST_S):
+            raise BrokerUnavailable(f"no answer about topics in {REQUEST_S:.0f} s")
+        # An update is said to have failed as well where the only topic does not exist.
+        if update.failed() and not isinstance(update.exception, errors.UnknownTopicOrPartitionError):
+            with self._mapped():
+                raise update.exception
+        self.trouble = self._failures.last = None
+        return {name: len(cluster.partitions_for_topic(name) or ()) for name in self._topics}
 
     def known_end(self, partition: Partition) -> int | None:
         try:
