@@ -69,6 +69,7 @@ class KafkaSource:
         self._looked_s = clock()
         self._why = ""  # what keeps us from reading, as it was last passed on
         self._topic_heard_s: dict[str, float] = {}
+        self._lost: list[Partition] = []  # whose topic is gone, and the loop has not heard of it
 
     # The source's side of the loop ----------------------------------------------------------------------------------
 
@@ -186,10 +187,13 @@ class KafkaSource:
             client.trouble = str(error)
             return
         for topic in sorted(before.symmetric_difference(self._gone)):
+            read = [partition for partition in self._next if partition.topic == topic]
             if topic in before:
                 log.info("the topic %s is there again", topic)
+                self._waiting.update(dict.fromkeys(read))  # it may be another one, in which we are nowhere yet
             else:
                 log.warning("the topic %s does not exist; it is looked for every %d s", topic, LOOK_S)
+                self._lost.extend(read)
         self._tell()
 
     def _changed(self, changes: Sequence[Change]) -> Iterator[Event]:
@@ -240,7 +244,7 @@ class KafkaSource:
     def _frames(self, batch: Batch) -> Iterator[Event]:
         partition = batch.partition
         due = self._next.get(partition)
-        if due is None or partition in self._waiting:
+        if due is None or partition in self._waiting or self._topics.get(partition.topic) == 0:
             return
         if batch.offsets[0] < due:  # a new topic of that name, whose offsets begin anew
             self._waiting[partition] = None
@@ -259,6 +263,11 @@ class KafkaSource:
 
     def _ended(self, client: Client) -> Iterator[Event]:
         """Asks the broker whether partitions that bring nothing are at their end: only it can say so."""
+        for partition in self._lost:
+            if partition in self._next:
+                self._heard_s.pop(partition, None)
+                yield AtEnd(shard_of(partition), final=False)
+        self._lost.clear()
         now_s = self._clock()
         if self._trouble is not None or now_s < self._asked_s + ASK_S:
             return
@@ -285,11 +294,8 @@ class KafkaSource:
             if self._clock() < self._asked_s + ASK_S:
                 return
             self._asked_s = self._clock()
-            try:
-                client.ends([next(iter(self._next))])
-                trouble = None
-            except BrokerUnavailable:
-                pass
+            self._look(client)
+            trouble = None if client.trouble is None else trouble
         self._say(trouble)
 
     def _send(self) -> None:
@@ -297,7 +303,8 @@ class KafkaSource:
         client = self._client
         if client is None or self._sent is not None or self._trouble is not None or self._clock() < self._retry_s:
             return
-        due = {partition: mark for partition, mark in self._marks.items() if partition in self._next}
+        there = [partition for partition in self._next if self._topics.get(partition.topic) != 0]
+        due = {partition: self._marks[partition] for partition in there if partition in self._marks}
         if not due:
             return
         self._sent, self._marks = due, {}

@@ -50,6 +50,7 @@ class Script:
         if self.is_away:
             raise BrokerUnavailable("away")
         self.asked += 1
+        self.trouble = None
         return {"a/b": self.n_partitions}
 
     def known_end(self, partition: Partition) -> int | None:
