@@ -249,14 +249,14 @@ class KafkaSource:
         if batch.offsets[0] < due:  # a new topic of that name, whose offsets begin anew
             self._waiting[partition] = None
             return
-        end = batch.offsets[-1] + 1
+        end = int(batch.offsets[-1]) + 1
         self._next[partition] = end
         self._heard_s[partition] = self._topic_heard_s[partition.topic] = self._clock()
-        times_ms = np.array(batch.times_ms, np.float64)
+        times_ms = np.asarray(batch.times_ms, np.float64)
         yield Frames(
             shard_of(partition),
             batch.messages,
-            np.array([*batch.offsets, end], np.int64),
+            np.append(np.asarray(batch.offsets, np.int64), end),
             np.where(times_ms >= 0, times_ms / 1000, np.nan),
             batch.headers,
         )

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
+
 from driftwatch.errors import ConfigError, SourceError
 
 BATCH = 2000  # records that one poll brings at most
@@ -45,9 +47,9 @@ class Batch(NamedTuple):
     """
 
     partition: Partition
-    messages: list[bytes]
-    offsets: list[int]
-    times_ms: list[int]
+    messages: Sequence[bytes]
+    offsets: Sequence[int] | np.ndarray
+    times_ms: Sequence[int] | np.ndarray
     headers: list[dict[str, str]] | None = None
 
 

@@ -4,8 +4,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 from kafka import KafkaConsumer, errors
@@ -14,6 +15,7 @@ from kafka.net import KafkaNetClient
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from driftwatch.errors import ConfigError, SourceError
+from driftwatch.sources.kafka_batches import RecordBatch, fetch_batches, unpacked
 from driftwatch.sources.kafka_client import (
     BATCH,
     POLL_S,
@@ -28,7 +30,6 @@ from driftwatch.sources.kafka_client import (
     fenced,
     merged,
     refused,
-    telling,
 )
 
 REQUEST_MS = round(1000 * REQUEST_S)
@@ -81,7 +82,9 @@ class KafkaPythonClient:
         self._net: Any = None
         log = logging.getLogger("kafka")
         log.handlers, log.propagate = [self._failures], False
+        self._begin: dict[Partition, int] = {}  # where reading began
         self._consumer = self._connected(connection)
+        fetch_batches(self._consumer)
         self._joining_since_s: float | None = self._clock()
         self._join_limit_s = JOIN_LIMIT_S
         self._consumer.subscribe(self._topics, listener=self)
@@ -154,15 +157,14 @@ class KafkaPythonClient:
         polled.changes = self._taken()
         for tp, records in found.items():
             self.trouble = self._failures.last = None
-            polled.batches.append(
-                Batch(
-                    Partition(*tp),
-                    [r.value or b"" for r in records],
-                    [r.offset for r in records],
-                    [r.timestamp for r in records],
-                    telling(h) if any(h := [r.headers for r in records]) else None,
-                )
-            )
+            partition = Partition(*tp)
+            for is_new, some in groupby(records, lambda r: isinstance(r.value, RecordBatch)):
+                if is_new:
+                    with self._mapped():
+                        begin = self._begin.get(partition, 0)
+                        polled.batches.extend(unpacked(partition, [r.value for r in some], begin))
+                else:
+                    polled.batches.append(_older(partition, list(some)))
         if not found and self._failures.last is not None:
             self.trouble = str(self._failures.last)
         return polled
@@ -171,6 +173,7 @@ class KafkaPythonClient:
         ours = self._consumer.assignment()
         for partition, offset in offsets.items():
             tp = TopicPartition(*partition)
+            self._begin[partition] = offset
             if tp in ours:  # else it was taken from us meanwhile: the next poll says so
                 self._consumer.seek(tp, offset)
                 self._consumer.resume(tp)
@@ -263,6 +266,12 @@ class KafkaPythonClient:
             raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
         except errors.KafkaError as error:
             raise SourceError(f"kafka-python cannot read on: {type(error).__name__}: {error}.") from error
+
+
+def _older(partition: Partition, records: Sequence[Any]) -> Batch:
+    """Records of a message format before Kafka 0.11; it has no headers."""
+    times_ms = [-1 if r.timestamp is None else r.timestamp for r in records]
+    return Batch(partition, [r.value or b"" for r in records], [r.offset for r in records], times_ms)
 
 
 ConsumerRebalanceListener.register(KafkaPythonClient)  # no subclass: a class without types is none for mypy
