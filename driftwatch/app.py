@@ -18,14 +18,13 @@ from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
-from driftwatch.app_sources import make_feed, make_source, open_intake
+from driftwatch.app_sources import make_feed, make_file_feed, open_intake
 from driftwatch.config import Config
 from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
 from driftwatch.count import ProfileCounter, RowCounter
 from driftwatch.count_window import CountWindower
 from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
-from driftwatch.decode.json import JsonDecoder
 from driftwatch.errors import StoreUnavailable
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
@@ -320,11 +319,11 @@ def replay(
     schema = references.schema_with_hints(config, found)
     metrics = Metrics(CollectorRegistry(), model=config.model.name, version=config.model.version)
     assigned = {version: [(references.ALWAYS, loaded.profile)] for version, loaded in found.items()}
-    tally = Tally(sink)
+    tally, feed = Tally(sink), make_file_feed(config, schema, path)
     parts = Parts(
         model=config.model.name,
-        source=make_source(config, schema, path),
-        decoder=JsonDecoder(schema),
+        source=feed.source,
+        decoder=feed.decoder,
         windower=make_windower(config, Counters(schema, assigned)),
         monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),
         policy=make_policy(config),
@@ -337,6 +336,7 @@ def replay(
         committed=lambda: None,
         turned=progress,
         dedupe=config.dedupe_size,
+        halves=feed.halves,
     )
     pipeline = Pipeline(parts, store.load())
     without_collections(pipeline.run)

@@ -27,6 +27,7 @@ EVENT_TYPES = tuple(
 )
 Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1)]
+MATCH = "Event time in which a request waits for its response."
 
 
 def read_secret(path: Path) -> str:
@@ -77,6 +78,7 @@ class KafkaSource(Section):
         repr=False,
         description="The client's own settings, dotted names for both; `*.password_file` reads a secret.",
     )
+    match: PositiveDuration = Field(default=60.0, description=MATCH)
 
     def client_settings(self, folder: Path) -> dict[str, str | int | float | bool]:
         """The settings with every `NAME.password_file` read (relative to `folder`) into `NAME.password`.
@@ -111,7 +113,7 @@ class HttpSource(Section):
     durable: Literal["write", "fsync"] = Field(
         default="write", description="An answered body survives a kill (write), or loss of power as well (fsync)."
     )
-    match: PositiveDuration = Field(default=60.0, description="Event time in which a request waits for its response.")
+    match: PositiveDuration = Field(default=60.0, description=MATCH)
     max_body: Size = Field(default=8 * 2**20, description="Longest body that is accepted.")
 
     def tokens(self) -> tuple[str, ...]:

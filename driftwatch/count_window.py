@@ -1,6 +1,6 @@
 """Windows of exactly N rows of a stream, in the order read: no watermark, nothing late, nothing ahead."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -30,6 +30,7 @@ class _Open:
 
     counter: Counter
     panes: dict[Shard, Pane] = field(default_factory=dict)
+    partial: bool = False  # records between its rows are missing
 
     @property
     def n_records(self) -> int:
@@ -87,9 +88,18 @@ class CountWindower:
         self._away[shard] = ShardState(None, state.read_to)
         self._dirty_shards.add(shard)
 
-    def forget(self, shard: Shard) -> None:
-        self.revoke(shard)
-        self._away[shard] = ShardState(None, 0)
+    def begin_anew(self, shard: Shard, position: int) -> None:
+        self._held.pop(shard, None)
+        for opened in self._open.values():
+            if (pane := opened.panes.get(shard)) is not None:
+                pane.first_position = position
+                self._dirty_panes[pane.key] = pane
+        self._away[shard] = ShardState(position, position)
+
+    def gap(self, shard: Shard) -> None:
+        for opened in self._open.values():
+            opened.partial |= shard in opened.panes
+        self._dirty_shards.add(shard)
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self._held[shard].at_end = True
@@ -106,6 +116,9 @@ class CountWindower:
                 self._fill(records, stream, np.arange(len(records))[rows])
         return Added(len(records), 0, NO_ROWS, 0)
 
+    def show(self, shard: Shard, times_s: Sequence[float]) -> None:
+        """Nothing here depends on time."""
+
     def _fill(self, records: Records, stream: Stream, rows: np.ndarray) -> None:
         while len(rows):
             opened = self._open.get(stream)
@@ -114,7 +127,8 @@ class CountWindower:
             chosen, rows = np.split(rows, [self._count - opened.n_records])
             self._count_rows(records, stream, opened, chosen)
             if opened.n_records == self._count:
-                self._emit(stream, list(opened.panes.values()), partial=False)
+                self._dirty_shards.update(opened.panes if opened.partial else ())
+                self._emit(stream, list(opened.panes.values()), partial=opened.partial)
                 del self._open[stream]
 
     def _count_rows(self, records: Records, stream: Stream, opened: _Open, rows: np.ndarray) -> None:
@@ -177,17 +191,30 @@ class CountWindower:
             counter, n_records = self._counter_for(stream, inf), sum(pane.n_records for pane in found)
             is_of_rows = all(pane.key.index == 0 for pane in found)
             if counter.profile == profile and is_of_rows and n_records < self._count:
-                self._open[stream] = _Open(counter, {pane.key.shard: pane for pane in found})
+                of_shard = {pane.key.shard: pane for pane in found}
+                partial = any(shards[shard].gap_s is not None for shard in of_shard)
+                self._open[stream] = _Open(counter, of_shard, partial)
             else:  # the profile or the windows were changed meanwhile: what was counted before is judged as it is
                 self._emit(stream, found, partial=True)
 
     def state(self, shard: Shard) -> ShardState | None:
         held = self._held.get(shard)
-        return self._away.get(shard) if held is None else ShardState(held.position, held.read_to)
+        if held is None:
+            return self._away.get(shard)
+        lacks = any(opened.partial and shard in opened.panes for opened in self._open.values())
+        return ShardState(held.position, held.read_to, gap_s=(-inf, inf) if lacks else None)
 
     def rewind(self, shard: Shard) -> int:
         panes = [opened.panes[shard] for opened in self._open.values() if shard in opened.panes]
         return min((pane.first_position for pane in panes), default=self._held[shard].position)
+
+    @property
+    def reached_s(self) -> float:
+        return inf
+
+    @property
+    def oldest_s(self) -> float:
+        return min((pane.start_s for opened in self._open.values() for pane in opened.panes.values()), default=inf)
 
     def shard_states(self) -> dict[ShardCondition, int]:
         idle = sum(held.at_end for held in self._held.values())

@@ -13,7 +13,8 @@ CAUTION = 10  # times the budget's rate is what a cautious look is worth
 class Monitor:
     """Judges windows on the profiles that their tables are counted on.
 
-    `profiles`: by content hash, each with the rate of alarms a window that its budget allows.
+    `profiles`: by content hash, each with the rate of alarms a window that its budget allows. A window that holds a
+    share of the source's shards is judged by that share of the rate.
     """
 
     def __init__(self, profiles: Mapping[str, tuple[Profile, float]], *, min_records: int) -> None:
@@ -26,6 +27,8 @@ class Monitor:
         if found is None or window.n_records < self._min_records:
             return Judgement((), (), None, None, None, reason or "too_few_records")
         profile, rate = found
+        if window.share is not None:
+            rate *= len(window.share[0]) / window.share[1]
         scored = score(profile, window.table)
         if max(scored.terms) == -inf:
             return Judgement(scored.scores, scored.terms, None, None, None, "too_few_observed", scored.quality)

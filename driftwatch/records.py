@@ -153,6 +153,7 @@ class Decoded:
     """What a batch of frames turned out to hold. `end` is the position after its last message.
 
     `events`: the frames of the single events, whose positions the records' are, where a message may hold several.
+    `waiting_s`: event times of messages that are no rows before their other half comes.
     """
 
     records: Records
@@ -160,6 +161,7 @@ class Decoded:
     end: int
     discarded: dict[str, int]  # reason → count of messages that are no rows on purpose: tombstone, other_model, label
     events: Frames | None = None
+    waiting_s: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)

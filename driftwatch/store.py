@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from driftwatch.errors import StateError
-from driftwatch.halves import Half, HalfKey, HalvesChanges, HalvesState
+from driftwatch.halves import Half, HalfKey, HalvesChanges, HalvesState, Read
 from driftwatch.outbox import Message
 from driftwatch.store_outbox import StoredOutbox
 from driftwatch.store_schema import connect, create_or_check, damaged, make_file, state_errors, transaction
@@ -173,12 +173,14 @@ class Store:
             )
             seen = self._database.execute("SELECT shard, first, ids FROM seen ORDER BY shard, first")
             policy = self._database.execute("SELECT state FROM alarms").fetchone()
-            halves = self._database.execute("SELECT shard, source, id, kind, time_s, data FROM halves ORDER BY seq")
-            clock = self._database.execute("SELECT times FROM halves_clock").fetchone()
+            halves = self._database.execute(
+                "SELECT source, id, kind, time_s, data, shard, position FROM halves ORDER BY seq"
+            )
+            clock = self._database.execute("SELECT times, read FROM halves_clock").fetchone()
             parts = self._database.execute("SELECT version, end_s, max(part) FROM decisions GROUP BY version, end_s")
             try:
                 chunks = [SeenChunk(shard, first, _ids.decode(ids)) for shard, first, ids in seen]
-                times_s = () if clock is None else _times.decode(clock[0])
+                times_s, read = ((), {}) if clock is None else (_times.decode(clock[0]), _read.decode(clock[1]))
             except msgspec.MsgspecError as error:
                 raise damaged(self._path, error) from error
             return Remembered(
@@ -187,7 +189,7 @@ class Store:
                 seen=chunks,
                 policy=None if policy is None else policy[0],
                 parts={(version, end_s): part for version, end_s, part in parts},
-                halves=HalvesState({HalfKey(*row[:3]): Half(*row[3:]) for row in halves}, times_s),
+                halves=HalvesState({HalfKey(*row[:2]): Half(*row[2:]) for row in halves}, times_s, read),
             )
 
     def decisions(self, since_s: float | None = None) -> Iterator[bytes]:
@@ -278,12 +280,13 @@ class Store:
         )
 
     def _save_halves(self, changes: HalvesChanges) -> None:
-        self._database.executemany("DELETE FROM halves WHERE shard = ? AND source = ? AND id = ?", changes.gone)
+        self._database.executemany("DELETE FROM halves WHERE source = ? AND id = ?", changes.gone)
         self._database.executemany(
-            "INSERT INTO halves (shard, source, id, kind, time_s, data) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO halves (source, id, kind, time_s, data, shard, position) VALUES (?, ?, ?, ?, ?, ?, ?)",
             ((*key, *half) for key, half in changes.waiting.items()),
         )
-        self._database.execute("INSERT OR REPLACE INTO halves_clock VALUES (1, ?)", (_encoder.encode(changes.times_s),))
+        clock = _encoder.encode(changes.times_s), _encoder.encode(changes.read)
+        self._database.execute("INSERT OR REPLACE INTO halves_clock VALUES (1, ?, ?)", clock)
 
     def _save_decisions(self, decisions: Sequence[StoredDecision]) -> None:
         self._database.executemany(
@@ -298,3 +301,4 @@ class Store:
 _encoder = msgspec.msgpack.Encoder()
 _ids = msgspec.msgpack.Decoder(list[str])
 _times = msgspec.msgpack.Decoder(tuple[float, ...])
+_read = msgspec.msgpack.Decoder(Read)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from driftwatch.errors import StateError, StoreUnavailable
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
 _APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
 
@@ -26,9 +26,10 @@ _TABLES = (
     " PRIMARY KEY (shard, version, number, profile))",
     "CREATE TABLE seen (shard TEXT, first INTEGER, last INTEGER NOT NULL, ids BLOB NOT NULL,"
     " PRIMARY KEY (shard, first))",
-    "CREATE TABLE halves (seq INTEGER PRIMARY KEY, shard TEXT NOT NULL, source TEXT NOT NULL, id TEXT NOT NULL,"
-    " kind TEXT NOT NULL, time_s REAL NOT NULL, data BLOB NOT NULL, UNIQUE (shard, source, id))",
-    "CREATE TABLE halves_clock (one INTEGER PRIMARY KEY CHECK (one = 1), times BLOB NOT NULL)",
+    "CREATE TABLE halves (seq INTEGER PRIMARY KEY, source TEXT NOT NULL, id TEXT NOT NULL,"
+    " kind TEXT NOT NULL, time_s REAL NOT NULL, data BLOB NOT NULL, shard TEXT NOT NULL, position INTEGER NOT NULL,"
+    " UNIQUE (source, id))",
+    "CREATE TABLE halves_clock (one INTEGER PRIMARY KEY CHECK (one = 1), times BLOB NOT NULL, read BLOB NOT NULL)",
     "CREATE TABLE alarms (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
     "CREATE TABLE decisions (seq INTEGER PRIMARY KEY, version TEXT NOT NULL, end_s REAL NOT NULL,"
     " part INTEGER NOT NULL, body BLOB NOT NULL)",

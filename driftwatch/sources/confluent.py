@@ -19,6 +19,7 @@ from driftwatch.sources.kafka_client import (
     fenced,
     merged,
     refused,
+    telling,
 )
 
 CONSUME, CONSUME_S = 1000, 0.2  # a call waits until it has so many, or for so long
@@ -34,6 +35,7 @@ REFUSALS = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
 }
 FENCES = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}
+UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
 BAD_SETTINGS = {KafkaError._INVALID_ARG, KafkaError._NOT_IMPLEMENTED}
 
 _OF: Any = Message  # its methods, mapped over messages: a loop in C; none of ours is without a topic or an offset
@@ -44,7 +46,7 @@ class ConfluentClient:
 
     def __init__(self, connection: Connection) -> None:
         self.trouble: str | None = None
-        self._member = connection.member
+        self._member, self._topics = connection.member, connection.topics
         self._changes: list[Change] = []
         self._offsets: dict[Partition, int] = {}  # of what is read: where each goes on
         self._paused: Set[Partition] = frozenset()
@@ -163,6 +165,18 @@ class ConfluentClient:
         self.trouble = None
         return found
 
+    def topics(self) -> dict[str, int]:
+        with self._mapped():
+            found = {name: self._consumer.list_topics(name, timeout=REQUEST_S).topics[name] for name in self._topics}
+        self.trouble = None
+        counts = {}
+        for name, topic in found.items():
+            code = None if topic.error is None else topic.error.code()
+            if code in REFUSALS:
+                raise refused(f"{topic.error.str()} ({name})")
+            counts[name] = 0 if code in UNKNOWN else max(1, len(topic.partitions))
+        return counts
+
     def known_end(self, partition: Partition) -> int | None:
         with self._mapped():
             found = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
@@ -227,4 +241,6 @@ def _batch(partition: Partition, messages: list[Any]) -> Batch:
     if None in values:
         values = [value or b"" for value in values]
     times_ms = [at for _, at in map(_OF.timestamp, messages)]
-    return Batch(partition, values, list(map(_OF.offset, messages)), times_ms)
+    headers = list(map(_OF.headers, messages))
+    told = telling(headers) if any(headers) else None
+    return Batch(partition, values, list(map(_OF.offset, messages)), times_ms, told)

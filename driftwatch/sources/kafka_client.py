@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
+
 from driftwatch.errors import ConfigError, SourceError
 
 BATCH = 2000  # records that one poll brings at most
 POLL_S = 1.0  # kafka-python loses an assignment that comes just as a shorter poll ends
 REQUEST_S = 5.0
+PLAIN = b"application/json"
 
 
 class BrokerUnavailable(SourceError):
@@ -38,12 +41,38 @@ class Bounds(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Records of one partition in their order; a value that is null is empty. `times_ms` below 0: no timestamp."""
+    """Records of one partition in their order; a value that is null is empty. `times_ms` below 0: no timestamp.
+
+    `headers`: those that say what a value is, by name in lower case; None where no record has any.
+    """
 
     partition: Partition
-    messages: list[bytes]
-    offsets: list[int]
-    times_ms: list[int]
+    messages: Sequence[bytes]
+    offsets: Sequence[int] | np.ndarray
+    times_ms: Sequence[int] | np.ndarray
+    headers: list[dict[str, str]] | None = None
+
+
+RawHeaders = Sequence[tuple[str, bytes | None]] | None
+
+
+def telling(headers: Iterable[RawHeaders]) -> list[dict[str, str]] | None:
+    """Of each record's headers those that say what its value is; None where none of them does.
+
+    These are a CloudEvent's attributes, and a content type unless it is plain JSON: so a topic whose producers add
+    other headers is read as quickly as one without any.
+    """
+    found = [_telling(of_one) if of_one else {} for of_one in headers]
+    return found if any(found) else None
+
+
+def _telling(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    kept = {}
+    for name, value in headers:
+        key = name.lower()
+        if value is not None and (key.startswith("ce_") or (key == "content-type" and not value.startswith(PLAIN))):
+            kept[key] = value.decode("utf-8", "replace")
+    return kept
 
 
 @dataclass(slots=True)
@@ -81,6 +110,10 @@ class Client(Protocol):
 
     def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Asks the broker for the offset after the last record of each."""
+        ...
+
+    def topics(self) -> dict[str, int]:
+        """Asks the broker how many partitions each topic has that is to be read; 0 where it does not exist."""
         ...
 
     def known_end(self, partition: Partition) -> int | None:

@@ -135,7 +135,6 @@ WRONG = [
      "own; got features.age.x, where 'age' lies. Give a `path`."),
     ("events/prediction", {"kind": "numeric", "path": "features.age"}, "events.prediction: must lie at a path of its "
      "own; got features.age, where 'age' lies. Give a `path`."),
-    ("events/decode", "cloudevents", "events.decode: must be json; got 'cloudevents'. That decoder is not yet there."),
     ("events/decode", "xml", "events.decode: must be one of json, cloudevents, open-inference; got 'xml'."),
     ("events/prediction", {"name": "age", "kind": "numeric"}, "events.prediction.name: must differ from every "
      "feature's name; got 'age'. Choose another name."),

@@ -76,11 +76,15 @@ def free_ports(n: int) -> list[int]:
 
 
 def produce(address: str, topic: str, events: Iterable[Any], partition: int = 0, **settings: Any) -> None:
-    """Sends events (bytes as they are, None as a tombstone) and waits until the broker has them all."""
+    """Sends events and waits until the broker has them all.
+
+    Bytes go as they are, None as a tombstone; of a tuple the rest are its headers and its time in ms.
+    """
     producer = Producer({"bootstrap.servers": address, "log_level": 0} | settings)
     for i, event in enumerate(events):
-        value = event if event is None or isinstance(event, bytes) else json.dumps(event).encode()
-        producer.produce(topic, value, key=f"{i}", partition=partition)
+        said, headers, time_ms = (*event, 0)[:3] if isinstance(event, tuple) else (event, {}, 0)
+        value = said if said is None or isinstance(said, bytes) else json.dumps(said).encode()
+        producer.produce(topic, value, key=f"{i}", partition=partition, headers=headers, timestamp=time_ms)
         if i % 1000 == 999:
             producer.poll(0)
     assert producer.flush(30) == 0
