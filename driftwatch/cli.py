@@ -67,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     made = command(
         "profile", profile, "build the reference profile; a profile is simulated again for the config's windows"
     )
-    made.add_argument("reference", type=Path, metavar="REFERENCE", help="CSV, JSONL or Parquet, or a *.profile")
+    made.add_argument(
+        "reference", type=Path, metavar="REFERENCE", help="CSV, JSONL, Parquet, *.profile, or `state.path`"
+    )
     takes_config(made)
     made.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile file to write")
     made = command(
@@ -141,7 +143,7 @@ def init(options: argparse.Namespace) -> int:
 
 def profile(options: argparse.Namespace) -> int:
     """`driftwatch profile`."""
-    from driftwatch import config, profiles, progress
+    from driftwatch import config, learned, profiles, progress
 
     settings = config.load(options.config)
     with progress.share_bar("profile") as told:
@@ -149,6 +151,8 @@ def profile(options: argparse.Namespace) -> int:
             old = profiles.load_profile(options.reference, codes=True)
             profiles.check_binding(old, settings.event_schema(), str(options.reference))
             made = profiles.simulate_again(old, settings, told)
+        elif options.reference == settings.state.path:
+            made = learned.build_learned(settings, options.reference, told)
         else:
             made = profiles.build_profile(settings, options.reference, told)
     replace_file(options.output, made.to_bytes())

@@ -18,7 +18,6 @@ from driftwatch.errors import StateError
 from driftwatch.halves import Half, HalfKey, HalvesChanges
 from driftwatch.outbox import Message
 from driftwatch.store import (
-    Assignment,
     PaneKey,
     PaneRow,
     Remembered,
@@ -28,6 +27,7 @@ from driftwatch.store import (
     StoredDecision,
     Transaction,
 )
+from driftwatch.store_profiles import Assignment
 from driftwatch.store_schema import SCHEMA_VERSION, StoreUnavailable
 
 SHARDS = ("p/0", "p/1")
