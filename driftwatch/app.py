@@ -6,9 +6,9 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from random import Random
@@ -17,23 +17,27 @@ from types import FrameType
 from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
+from detectors.reference import MIN_ROWS
 from driftwatch import lock, profiles, references
 from driftwatch.app_sources import make_feed, make_source, open_intake
 from driftwatch.config import Config
 from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
-from driftwatch.count import ProfileCounter, RowCounter
 from driftwatch.count_window import CountWindower
+from driftwatch.counters import Counters
 from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
 from driftwatch.decode.json import JsonDecoder
-from driftwatch.errors import StoreUnavailable
+from driftwatch.errors import ConfigError, StoreUnavailable
+from driftwatch.learning import Learner
+from driftwatch.live_profiles import Live, LiveProfiles
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
 from driftwatch.policy import Policy, webhooks
+from driftwatch.profile_desk import ProfileDesk
 from driftwatch.protocols import Source
-from driftwatch.records import Schema, Stream
+from driftwatch.records import Stream
 from driftwatch.server import Health, Server
 from driftwatch.sinks.delivery import Delivery
 from driftwatch.sinks.log import LogSink
@@ -42,35 +46,13 @@ from driftwatch.sinks.webhook import WebhookTarget, cloud_event
 from driftwatch.sources.kafka import KafkaSource as KafkaEvents
 from driftwatch.store import Store
 from driftwatch.time_window import TimeWindower
-from driftwatch.window import Counter, CountWindows, TimeWindows, Windower
+from driftwatch.window import CountWindows, TimeWindows, Windower
 
 GRACE_S = 10.0  # after SIGTERM what the outbox holds is tried for so long
 END_GRACE_S = 60.0  # and so long after the end of a file
 RETRY_S = 1.0
 SWITCH_S = 0.0005  # between threads: with the default of 5 ms the server answers late beside a busy loop
 log = logging.getLogger("driftwatch")
-
-
-@dataclass
-class Counters:
-    """The counter of each version: the profile that holds for a pane by its start, or rows alone where none is known.
-
-    `assignments`: by version, (since, profile) in the order of time.
-    """
-
-    schema: Schema
-    assignments: Mapping[str, Sequence[tuple[float, Profile]]]
-    _made: dict[str, ProfileCounter] = field(default_factory=dict)
-
-    def __call__(self, stream: Stream, start_s: float) -> Counter:
-        """The last assignment that holds at the pane's start; the first one for what lies before all."""
-        found = self.assignments.get(stream.version)
-        if not found:
-            return RowCounter()
-        profile = next((p for since, p in reversed(found) if since <= start_s), found[0][1])
-        if profile.hash not in self._made:
-            self._made[profile.hash] = ProfileCounter(profile, self.schema)
-        return self._made[profile.hash]
 
 
 def make_windower(config: Config, counters: Counters) -> Windower:
@@ -80,6 +62,27 @@ def make_windower(config: Config, counters: Counters) -> Windower:
         return CountWindower(CountWindows(window.count), stream, counters)
     length, slide = window.length or 0.0, window.slide or window.length or 0.0
     return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters)
+
+
+def learning_version(config: Config) -> str | None:
+    """The version whose profile is learned from the stream."""
+    reference = config.reference
+    return None if reference is None or reference.learn is None else config.model.version
+
+
+def make_learner(config: Config, store: Store, schema: Schema, assigned: references.Assigned) -> Learner | None:
+    """What keeps the rows to learn from, where the configured version has no profile yet. Raises ConfigError."""
+    reference = config.reference
+    if reference is None or reference.learn is None or config.model.version in assigned:
+        return None
+    if reference.save is not None and not reference.save.parent.is_dir():
+        raise ConfigError(f"`reference.save` must lie in a folder; there is none at {reference.save.parent}. Make it.")
+    stored = store.learning()
+    lateness = 0.0 if config.window.length is None else config.window.lateness
+    learner = Learner.of(schema, reference.learn, lateness, MIN_ROWS, stored)
+    if stored is not None and not learner.state.shards:
+        store.forget_learning()
+    return learner
 
 
 def make_policy(config: Config) -> Policy:
@@ -177,6 +180,11 @@ class Runtime:
         self.source_lacks = lacks
         self.show_ready()
 
+    def has_profile(self) -> None:
+        """Notes that the configured version has a profile now."""
+        self.lacks = None
+        self.show_ready()
+
     def safely(self, action: Callable[[], None]) -> bool:
         """Does it again every second while the state's volume cannot be written; False: told to stop meanwhile."""
         while True:
@@ -215,10 +223,12 @@ def run(config: Config, config_path: Path) -> None:
         targets, policy = make_targets(config), make_policy(config)
         registry = CollectorRegistry()
         metrics = Metrics(registry, model=config.model.name, version=config.model.version)
+        servers: list[Server] = []
         for sink in config.sinks:
             if isinstance(sink, PrometheusSink):
-                server = Server(sink.host, sink.port, registry, runtime.health)
+                server = Server(sink.host, sink.port, registry, runtime.health, token=sink.token())
                 stack.callback(server.close)
+                servers.append(server)
                 log.info("metrics on http://%s:%d/metrics", sink.host, server.port)
         store = Store.open(config.state.path, model=config.model.name, keep_s=config.state.keep)
         stack.callback(store.close)
@@ -242,12 +252,25 @@ def run(config: Config, config_path: Path) -> None:
         outbox = store.outbox()
         stack.callback(outbox.close)
         delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
+        learner = make_learner(config, store, schema, assigned)
+        counters = Counters(schema, assigned, learning=learning_version(config))
+        windower = make_windower(config, counters)
+        monitor = make_monitor(config, references.known(store, assigned, remembered))
+        live = LiveProfiles(
+            Live(
+                config, config_path, store, windower, counters, monitor, learner, runtime.has_profile, metrics.learning
+            )
+        )
+        stack.callback(live.close)
+        live.prune()
+        for server in servers:
+            server.answer_profiles(ProfileDesk(config, schema, store))
         parts = Parts(
             model=config.model.name,
             source=feed.source,
             decoder=feed.decoder,
-            windower=make_windower(config, Counters(schema, assigned)),
-            monitor=make_monitor(config, references.known(store, assigned, remembered)),
+            windower=windower,
+            monitor=monitor,
             policy=policy,
             store=store,
             sinks=sinks,
@@ -255,28 +278,32 @@ def run(config: Config, config_path: Path) -> None:
             metrics=metrics,
             messages=make_messages(config),
             safely=runtime.safely,
-            committed=lambda: show_committed(delivery, metrics, feed.source),
+            committed=lambda: show_committed(delivery, metrics, feed.source, live),
             turned=lambda n_records: runtime.health.turned(),
             dedupe=config.dedupe_size,
             halves=feed.halves,
+            learner=learner,
             warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
-        runtime.lacks = None if config.model.version in found else f"version {config.model.version} has no profile"
+        is_judged = config.model.version in found or learner is not None
+        runtime.lacks = None if is_judged else f"version {config.model.version} has no profile"
         runtime.show_ready()
         delivery.start()
         stack.callback(delivery.close)
         if runtime.stopping:
             return
         without_collections(runtime.pipeline.run)
+        live.finish(lambda: runtime.stopping)
         left = delivery.drain(time.time() + (GRACE_S if runtime.stopping else END_GRACE_S))
         if left:
             log.warning("%d webhooks wait in the outbox; the next start sends them", len(left))
 
 
-def show_committed(delivery: Delivery, metrics: Metrics, source: Source) -> None:
-    """After each transaction: what is in the outbox is sent, and what is not read yet is shown."""
+def show_committed(delivery: Delivery, metrics: Metrics, source: Source, live: LiveProfiles) -> None:
+    """After each transaction: the outbox is sent, profiles that came are used, and what is not read yet is shown."""
     delivery.wake()
+    live.step()
     if isinstance(source, KafkaEvents) and (lag := source.lag) is not None:
         metrics.consumer_lag_records.set(lag)
 

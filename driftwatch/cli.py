@@ -67,9 +67,7 @@ def parser() -> argparse.ArgumentParser:
     made = command(
         "profile", profile, "build the reference profile; a profile is simulated again for the config's windows"
     )
-    made.add_argument(
-        "reference", type=Path, metavar="REFERENCE", help="CSV, JSONL, Parquet, *.profile, or `state.path`"
-    )
+    made.add_argument("reference", type=Path, metavar="REFERENCE", help="CSV, JSONL, Parquet, *.profile, `state.path`")
     takes_config(made)
     made.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile file to write")
     made = command(

@@ -152,6 +152,10 @@ class Metrics:
         shards = self._gauge("driftwatch_shards", "Shards held, by state.", "state")
         self._shards = {state: shards.labels(*who, state) for state in get_args(ShardState)}
 
+        self._learning = self._gauge(
+            "driftwatch_learning_ratio", "Share of `reference.learn` that has passed; NaN where nothing is learned."
+        ).labels(*who)
+        self._learning.set(float("nan"))
         deliveries = self._counter("driftwatch_webhook_deliveries_total", "Webhook attempts, by outcome.", "outcome")
         self._deliveries = {outcome: deliveries.labels(*who, outcome) for outcome in get_args(Delivery)}
         self._gauge("driftwatch_build_info", "1; `release` is the release of driftwatch.", "release").labels(
@@ -170,6 +174,10 @@ class Metrics:
     def lost(self, reason: str, n: int) -> None:
         """Count `n` records that were gone before they could be read; what `LOSSES` does not list counts as "other"."""
         self._lost[reason if reason in LOSSES else OTHER].inc(n)
+
+    def learning(self, share: float) -> None:
+        """Show how much of the time to learn from has passed; NaN = nothing is learned."""
+        self._learning.set(share)
 
     def shards(self, counts: Mapping[str, int]) -> None:
         """Show how many shards are in each state; a state that is not named has none."""

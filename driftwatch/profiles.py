@@ -20,6 +20,7 @@ from driftwatch.errors import ConfigError, DriftwatchError, SourceError
 from driftwatch.records import Category, Column, Mark, Schema
 
 SUFFIX = ".profile"
+DAY_S = 86_400.0
 LADDER = 3.0  # from one simulated window size to the next, at most
 UNKNOWN_ROWS = 1000  # of a window, where neither the configuration nor the reference's times tell
 
@@ -236,7 +237,7 @@ class Making:
 
 
 def in_subprocess(config_path: Path, source: Path | bytes, turned: Callable[[], None] = lambda: None) -> bytes:
-    """A profile file made in a process of its own; `turned` is called meanwhile. Raises ConfigError, DriftwatchError."""
+    """A profile file made in a process of its own; `turned` is called meanwhile. Raises DriftwatchError."""
     with contextlib.closing(Making(config_path, source)) as making:
         while (made := making.wait(1.0)) is None:
             turned()
@@ -287,3 +288,17 @@ def warnings(profile: Profile, config: Config) -> list[str]:
             "unproven there. Use a reference of at least ten windows."
         )
     return said
+
+
+def coverage(profile: Profile, config: Config) -> list[str]:
+    """What a learned reference covers, each a sentence: daily cycles and effective rows, then the warnings."""
+    rate = known_rate(profile)
+    worth = profile.n_rows / max(profile.need, 1.0)
+    said = [f"{profile.n_rows:,} rows are worth about {worth:,.0f} independent ones."]
+    seen = profile.about.get("rows_seen")
+    if rate is not None and isinstance(seen, float):
+        days = seen / rate / DAY_S
+        said.append(
+            f"they cover {days:,.2f} daily cycles{'' if days >= 1 else ': other times of the day may look new'}."
+        )
+    return said + warnings(profile, config)

@@ -190,9 +190,7 @@ class Window:
     end_s: float
     n_records: int
     table: Table
-    profile: (
-        str  # content hash of the profile that the table is counted on, NO_PROFILE or LEARNING where there was none
-    )
+    profile: str  # content hash of the profile that the table is counted on; NO_PROFILE, LEARNING: none
     part: int = 1
     partial: bool = False
     share: tuple[tuple[Shard, ...], int] | None = None  # (shards, of how many): this member's share of the partitions

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from detectors.profile import Profile, hash_of
+from detectors.profile import Profile
 from driftwatch import profiles
 from driftwatch.config import Config
 from driftwatch.errors import ConfigError
@@ -25,7 +25,7 @@ Assigned = dict[str, list[tuple[float, Profile]]]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A profile and the bytes that it is kept as; `origin`: what it was simulated again from, "" where it is as it came."""
+    """A profile and the bytes that it is kept as. `origin`: what it was simulated again from; "" = it is as it came."""
 
     profile: Profile
     data: bytes
@@ -60,8 +60,8 @@ def given_profiles(
     for version, content_hash, beside, _ in store.given():
         now, body = configured_content(config, version), store.given_body(version) or b""
         try:
-            profile = Profile.from_bytes(body, codes=False)
-            profiles.check_binding(profile, config.event_schema(), f"the profile {content_hash} that was put")
+            put = Loaded.of(body)
+            profiles.check_binding(put.profile, config.event_schema(), f"the profile {content_hash} that was put")
             why = "the configuration's own profile is another now" if now and now != beside else None
         except (ConfigError, ValueError) as error:
             why = str(error)
@@ -69,7 +69,7 @@ def given_profiles(
             log.warning("version %s: the profile %s is used no longer: %s", version, content_hash, why)
             store.take_back(version)
         else:
-            found[version] = fitting(config, config_path, body, body, old.get(version), turned)
+            found[version] = fitting(config, config_path, put, body, old.get(version), turned)
     return found
 
 
@@ -94,10 +94,9 @@ def configured_profiles(
     found = {}
     for name, path in named_profiles(config):
         if name not in given:
-            data = read_profile(path)
-            profile = Profile.from_bytes(data, codes=False)
-            profiles.check_binding(profile, config.event_schema(), str(path))
-            found[name] = fitting(config, config_path, data, path, old.get(name), turned)
+            named = read_profile(path)
+            profiles.check_binding(named.profile, config.event_schema(), str(path))
+            found[name] = fitting(config, config_path, named, path, old.get(name), turned)
     return found
 
 
@@ -119,13 +118,12 @@ def configured_content(config: Config, version: str) -> str:
     if reference.path is not None:
         return profiles.file_digest(reference.path).hexdigest()[:32] if version == config.model.version else ""
     path = dict(named_profiles(config)).get(version)
-    return "" if path is None else hash_of(read_profile(path))
+    return "" if path is None else read_profile(path).profile.hash
 
 
-def read_profile(path: Path) -> bytes:
-    """A profile file's bytes, once they are known to be one. Raises ConfigError."""
-    profiles.load_profile(path)
-    return path.read_bytes()
+def read_profile(path: Path) -> Loaded:
+    """A profile file. Raises ConfigError."""
+    return Loaded(profiles.load_profile(path), path.read_bytes())
 
 
 def profile_files(config: Config, place: Path) -> list[tuple[str, Path]]:
@@ -141,18 +139,17 @@ def profile_files(config: Config, place: Path) -> list[tuple[str, Path]]:
 def fitting(
     config: Config,
     config_path: Path,
-    data: bytes,
+    named: Loaded,
     source: Path | bytes,
     old: Loaded | None,
     turned: Callable[[], None],
 ) -> Loaded:
-    """The profile of a file, simulated again where it was made for other windows or another policy."""
-    profile = Profile.from_bytes(data, codes=False)
-    if profiles.fits(profile, config):
-        return Loaded(profile, data)
-    if old is not None and old.origin == profile.hash and profiles.fits(old.profile, config):
+    """The profile `named`, simulated again from `source` where it was made for other windows or another policy."""
+    if profiles.fits(named.profile, config):
+        return named
+    if old is not None and old.origin == named.profile.hash and profiles.fits(old.profile, config):
         return old
-    return Loaded.of(profiles.in_subprocess(config_path, source, turned), profile.hash)
+    return Loaded.of(profiles.in_subprocess(config_path, source, turned), named.profile.hash)
 
 
 def assignments(store: Store, found: Mapping[str, Loaded], remembered: Remembered) -> Assigned:

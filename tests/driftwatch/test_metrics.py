@@ -86,6 +86,7 @@ def test_the_names_are_the_documented_ones(registry: CollectorRegistry, metrics:
         *("driftwatch_score", "driftwatch_p_value", "driftwatch_effect", "driftwatch_quality", "driftwatch_caution"),
         *("driftwatch_drift_active", "driftwatch_feature_drift_active", "driftwatch_watermark_lag_seconds"),
         *("driftwatch_consumer_lag_records", "driftwatch_shards", "driftwatch_open_panes", "driftwatch_build_info"),
+        "driftwatch_learning_ratio",
     }
     histogram = {f"driftwatch_window_duration_seconds_{part}" for part in ("bucket", "sum", "count")}
     assert names(registry) == counters | gauges | histogram

@@ -1,0 +1,210 @@
+"""Profiles that come while the loop runs: put over HTTP, or learned from the stream.
+
+All happens between two transactions of the loop, in its thread: memory and store then say the same, so a crash at any
+point leaves a state from which the same windows are counted on the same profiles.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectors.profile import hash_of
+from driftwatch import profiles
+from driftwatch.config import Config
+from driftwatch.counters import Counters
+from driftwatch.errors import ConfigError, DriftwatchError, StoreUnavailable
+from driftwatch.learning import Learner
+from driftwatch.monitor import Monitor
+from driftwatch.profiles import Making
+from driftwatch.references import ALWAYS, Loaded
+from driftwatch.store import Store
+from driftwatch.store_profiles import Assignment
+from driftwatch.units import format_duration
+from driftwatch.window import Windower
+
+PROGRESS_S = 600.0  # of machine time from one line on learning to the next
+log = logging.getLogger("driftwatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What profiles that come are handed to. `has_profile` is told once the configured
+    version has one; `progress`: how much of the time to learn has passed."""
+
+    config: Config
+    config_path: Path
+    store: Store
+    windower: Windower
+    counters: Counters
+    monitor: Monitor
+    learner: Learner | None
+    has_profile: Callable[[], None]
+    progress: Callable[[float], None] = lambda share: None
+
+
+class LiveProfiles:
+    """Looks after each transaction for profiles that wait, and brings them into use."""
+
+    def __init__(self, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
+        self._l = live
+        self._clock = clock
+        self._said_s = clock()
+        self._making: tuple[str, str, Making] | None = None  # version, content hash ("" = learned), process
+        self._failed: set[tuple[str, str]] = set()
+
+    def step(self) -> None:
+        """Does what is due. A state that cannot be written now is tried again the next time."""
+        with suppress(StoreUnavailable):  # the loop's own transaction says so
+            self._drop_outdated()
+            self._take_made(0.0)
+            for given in self._l.store.given(waiting=True):
+                self._take_up(given.version, given.hash)
+            self._look_at_learning()
+
+    def finish(self, is_stopped: Callable[[], bool]) -> None:
+        """At the end of the stream: waits for a profile that is being made."""
+        while self._making is not None and not is_stopped():
+            self._take_made(0.2)
+
+    def close(self) -> None:
+        """Ends what is being made; the next start makes it anew."""
+        if self._making is not None:
+            self._making[2].close()
+            self._making = None
+
+    # Put ------------------------------------------------------------------------------------------------------------
+
+    def _take_up(self, version: str, content_hash: str) -> None:
+        """Uses a profile that waits, or has it simulated for these windows first."""
+        if (version, content_hash) in self._failed or (self._making and self._making[:2] == (version, content_hash)):
+            return
+        body = self._l.store.given_body(version)
+        if body is None or hash_of(body) != content_hash:
+            return  # another one came just now
+        put = Loaded.of(body)
+        if profiles.fits(put.profile, self._l.config):
+            self._use(version, put, "was put")
+        elif self._making is None:
+            log.info("version %s: the profile %s is simulated for the configured windows", version, content_hash)
+            self._making = version, content_hash, Making(self._l.config_path, body)
+
+    def _drop_outdated(self) -> None:
+        """Ends what is made of a profile in whose place another was put, or of rows where one was put."""
+        if self._making is None:
+            return
+        version, content_hash, _ = self._making
+        waiting = {given.version: given.hash for given in self._l.store.given(waiting=True)}
+        if waiting.get(version, content_hash) != content_hash:
+            self.close()
+
+    def _take_made(self, seconds: float) -> None:
+        if self._making is None:
+            return
+        version, content_hash, making = self._making
+        try:
+            made = making.wait(seconds)
+        except DriftwatchError as error:
+            self._fail(version, content_hash, error)
+            return
+        if made is None:
+            return
+        if content_hash:
+            self._use(version, Loaded.of(made, content_hash), "was put")
+        else:
+            self._freeze(version, made)
+        self.close()
+
+    def _fail(self, version: str, content_hash: str, error: Exception) -> None:
+        log.error("version %s: %s It is tried again at the next start.", version, error)
+        self._failed.add((version, content_hash))
+        self.close()
+
+    # Learned --------------------------------------------------------------------------------------------------------
+
+    def _look_at_learning(self) -> None:
+        learner = self._l.learner
+        if learner is None or learner.is_stopped:
+            return
+        self._l.progress(learner.state.share(learner.learn_s))
+        if learner.is_too_short:
+            log.warning(
+                "learning goes on for as long again: %s have shown %d rows, at least %d are needed",
+                format_duration(learner.learn_s),
+                learner.state.n_kept,
+                learner.least_rows,
+            )
+            learner.go_on()
+        elif learner.is_complete and self._making is None and (learner.schema.version, "") not in self._failed:
+            log.info("learned %d rows, of which %d are kept", learner.state.n_rows, learner.state.n_kept)
+            self._making = learner.schema.version, "", Making(self._l.config_path, self._l.config.state.path)
+        elif self._clock() - self._said_s >= PROGRESS_S:
+            self._said_s = self._clock()
+            share = learner.state.share(learner.learn_s)
+            log.info("learning: %.0f %% of the time has passed, %d rows seen", 100 * share, learner.state.n_rows)
+
+    def _freeze(self, version: str, made: bytes) -> None:
+        learned = Loaded.of(made)
+        save = None if self._l.config.reference is None else self._l.config.reference.save
+        if save is not None:
+            try:
+                replace_file(save, made)
+                log.info("wrote the learned profile to %s", save)
+            except OSError as error:
+                log.error("`reference.save`: %s cannot be written: %s; the state keeps it", save, error.strerror)
+        self._use(version, learned, "was learned", is_learned=True)
+        for line in profiles.coverage(learned.profile, self._l.config):
+            log.info("version %s: %s", version, line)
+
+    # Both -----------------------------------------------------------------------------------------------------------
+
+    def _use(self, version: str, loaded: Loaded, how: str, *, is_learned: bool = False) -> None:
+        """From the next window on the version is judged on the profile."""
+        store, profile = self._l.store, loaded.profile
+        before = [a.since_s for a in store.current() if a.version == version]
+        since_s = max(self._l.windower.next_start_s, *before, ALWAYS)
+        try:
+            rate = profiles.rate_per_window(self._l.config, profile)
+        except ConfigError as error:
+            self._fail(version, loaded.origin or profile.hash, error)
+            return
+        assignment = Assignment(version, since_s, profile.hash, loaded.origin)
+        if is_learned:
+            store.learn(assignment, loaded.data)
+        else:
+            store.assign(assignment, loaded.data)
+        self._l.monitor.know(profile, rate)
+        self._l.counters.assign(version, since_s, profile)
+        learner = self._l.learner
+        if learner is not None and not learner.is_stopped and learner.schema.version == version:
+            if not is_learned:
+                log.info("a profile was put for version %s: it is learned no longer", version)
+                store.forget_learning()
+            learner.stop()
+            self._l.progress(float("nan"))
+        log.info("version %s: the profile %s %s; it counts from the next window on", version, profile.hash, how)
+        if version == self._l.config.model.version:
+            self._l.has_profile()
+        self.prune()
+
+    def prune(self) -> None:
+        """Forgets profiles of versions that have not been used for `state.keep`."""
+        for version in self._l.store.prune({self._l.config.model.version}):
+            log.info("version %s: its profile is forgotten, for it was not used for `state.keep`", version)
+            self._l.counters.forget(version)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all. Raises OSError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
