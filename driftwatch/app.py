@@ -37,7 +37,7 @@ from driftwatch.pipeline import DecisionSink, Parts, Pipeline
 from driftwatch.policy import Policy, webhooks
 from driftwatch.profile_desk import ProfileDesk
 from driftwatch.protocols import Source
-from driftwatch.records import Stream
+from driftwatch.records import Schema, Stream
 from driftwatch.server import Health, Server
 from driftwatch.sinks.delivery import Delivery
 from driftwatch.sinks.log import LogSink
@@ -352,7 +352,7 @@ def replay(
         model=config.model.name,
         source=make_source(config, schema, path),
         decoder=JsonDecoder(schema),
-        windower=make_windower(config, Counters(schema, assigned)),
+        windower=make_windower(config, Counters(schema, assigned, learning=learning_version(config))),
         monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),
         policy=make_policy(config),
         store=store,

@@ -55,9 +55,9 @@ def profiles_for(
 def given_profiles(
     config: Config, config_path: Path, store: Store, old: Mapping[str, Loaded], turned: Callable[[], None]
 ) -> dict[str, Loaded]:
-    """The profiles that were given while the sidecar ran, as far as they still hold; the store forgets the others."""
+    """The profiles that came while the sidecar ran and are in use; the store forgets those that hold no longer."""
     found = {}
-    for version, content_hash, beside, _ in store.given():
+    for version, content_hash, beside, is_used in store.given():
         now, body = configured_content(config, version), store.given_body(version) or b""
         try:
             put = Loaded.of(body)
@@ -68,7 +68,7 @@ def given_profiles(
         if why is not None:
             log.warning("version %s: the profile %s is used no longer: %s", version, content_hash, why)
             store.take_back(version)
-        else:
+        elif is_used:  # one that waits is taken up by the loop, as when it came
             found[version] = fitting(config, config_path, put, body, old.get(version), turned)
     return found
 
@@ -105,9 +105,15 @@ def named_profiles(config: Config) -> list[tuple[str, Path]]:
     reference = config.reference
     if reference is not None and reference.profile is not None:
         return profile_files(config, reference.profile)
-    if reference is not None and reference.save is not None and reference.save.exists():
-        return [(config.model.version, reference.save)]
+    saved = None if reference is None else reference.save
+    if saved is not None and saved.exists() and is_of(read_profile(saved).profile, config.model.version):
+        return [(config.model.version, saved)]
     return []
+
+
+def is_of(profile: Profile, version: str) -> bool:
+    """Whether a profile was made for a version."""
+    return profile.about.get("version") == version
 
 
 def configured_content(config: Config, version: str) -> str:
