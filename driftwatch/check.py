@@ -142,7 +142,7 @@ def what_was_read(settings: Config, profile: Profile, measured: Measured) -> lis
     expected = profiles.window_rows(settings, rate)
     rows = f"{profile.n_rows:,}"
     if rate is not None:
-        rows += f" over {span((profile.n_rows - 1) / rate)}, {per_time(rate)}"
+        rows += f" over {span(profiles.covered_s(profile) or 0.0)}, {per_time(rate)}"
     kinds = Counter(profile.kinds.values())
     if window.length is None or window.slide is None:
         size = f"{measured.n_current:,} rows"
@@ -167,6 +167,7 @@ def what_was_read(settings: Config, profile: Profile, measured: Measured) -> lis
         "The reference",
         [
             ("rows", rows),
+            *[("learned", profiles.cycles(profile))] * ("rows_seen" in profile.about),
             ("features", ", ".join(f"{n} {kind}" for kind, n in kinds.items())),
             ("worth", f"{worth:,.0f} independent rows: {worth_in_words}"),
             ("windows", size),

@@ -290,15 +290,22 @@ def warnings(profile: Profile, config: Config) -> list[str]:
     return said
 
 
+def covered_s(profile: Profile) -> float | None:
+    """Seconds of event time that the reference covers, where it had times; of learned rows not all are kept."""
+    rate, seen = known_rate(profile), profile.about.get("rows_seen")
+    n_rows = seen if isinstance(seen, float) else profile.n_rows - 1
+    return None if rate is None else n_rows / rate
+
+
+def cycles(profile: Profile) -> str:
+    """How many days a reference covers, in words."""
+    days = (covered_s(profile) or 0.0) / DAY_S
+    others = "" if days >= 1 else "; hours that it does not hold may look like drift"
+    return f"{days:,.2f} daily cycles{others}"
+
+
 def coverage(profile: Profile, config: Config) -> list[str]:
-    """What a learned reference covers, each a sentence: daily cycles and effective rows, then the warnings."""
-    rate = known_rate(profile)
+    """What a learned reference is worth, each a sentence: daily cycles and effective rows, then the warnings."""
     worth = profile.n_rows / max(profile.need, 1.0)
-    said = [f"{profile.n_rows:,} rows are worth about {worth:,.0f} independent ones."]
-    seen = profile.about.get("rows_seen")
-    if rate is not None and isinstance(seen, float):
-        days = seen / rate / DAY_S
-        said.append(
-            f"they cover {days:,.2f} daily cycles{'' if days >= 1 else ': other times of the day may look new'}."
-        )
-    return said + warnings(profile, config)
+    said = f"{profile.n_rows:,} rows of {cycles(profile)}; they are worth about {worth:,.0f} independent rows."
+    return [said, *warnings(profile, config)]
