@@ -73,11 +73,13 @@ def learning_version(config: Config) -> str | None:
 def make_learner(config: Config, store: Store, schema: Schema, assigned: references.Assigned) -> Learner | None:
     """What keeps the rows to learn from, where the configured version has no profile yet. Raises ConfigError."""
     reference = config.reference
+    stored = store.learning()
     if reference is None or reference.learn is None or config.model.version in assigned:
+        if stored is not None:
+            store.forget_learning()
         return None
     if reference.save is not None and not reference.save.parent.is_dir():
         raise ConfigError(f"`reference.save` must lie in a folder; there is none at {reference.save.parent}. Make it.")
-    stored = store.learning()
     lateness = 0.0 if config.window.length is None else config.window.lateness
     learner = Learner.of(schema, reference.learn, lateness, MIN_ROWS, stored)
     if stored is not None and not learner.state.shards:

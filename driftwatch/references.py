@@ -49,6 +49,8 @@ def profiles_for(
     kept = {a: body for a in current if store is not None and (body := store.profile(a.hash)) is not None}
     old = {a.version: Loaded.of(body, a.origin) for a, body in kept.items()}
     given = {} if store is None else given_profiles(config, config_path, store, old, turned)
+    if store is not None and config.reference is not None and config.reference.learn and store.learning() is not None:
+        return given  # what is being learned goes on; killed as it was frozen, the file is there before the state
     return given | configured_profiles(config, config_path, old, given.keys(), turned)
 
 
