@@ -22,6 +22,7 @@ from detectors.joint import NormalScores, RandomFeatures, normal_scores
 
 FORMAT = 1
 UNREADABLE = (ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error)
+UNREADABLE += (AttributeError, NotImplementedError)  # of a member that is no array, or packed in another way
 
 
 @dataclass(frozen=True)

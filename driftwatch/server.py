@@ -183,7 +183,6 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """Takes a profile."""
         self._profile("PUT", self.path.partition("?")[0])
-        self._read_the_rest()
 
     def _profile(self, method: str, path: str) -> None:
         version = version_of(path)
@@ -197,9 +196,11 @@ class _Handler(BaseHTTPRequestHandler):
             token, header = self.server.token, self.headers.get("Authorization")
             answer = refusal(token, header, self.headers.get("Content-Length")) if method == "PUT" else None
             if answer is None and method == "PUT":
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                answer = self.server.desk.put(version, body)
+                answer = self.server.desk.put(version, self.rfile.read(int(self.headers["Content-Length"])))
+                method = "GET"  # nothing of the body is left
             self._answer(answer or self.server.desk.get(version))
+        if method == "PUT":
+            self._read_the_rest()
 
     def _answer(self, answer: Answer) -> None:
         if answer.detail is not None:
