@@ -176,31 +176,38 @@ class _Handler(BaseHTTPRequestHandler):
             status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
             self._text(status, "\n".join(missing) or "ok")
         else:
-            self._profile("GET", path)
+            self._show_profile()
 
     do_HEAD = do_GET
 
     def do_PUT(self) -> None:
         """Takes a profile."""
-        self._profile("PUT", self.path.partition("?")[0])
-
-    def _profile(self, method: str, path: str) -> None:
-        version = version_of(path)
-        if path in PATHS:
-            self._problem(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD.", {"Allow": "GET, HEAD"})
-        elif version is None:
-            self._problem(HTTPStatus.NOT_FOUND, "There are /metrics, /livez, /readyz and /v1/profile/VERSION.")
-        elif self.server.desk is None:
-            self._problem(HTTPStatus.SERVICE_UNAVAILABLE, "The profiles are not loaded yet.", {"Retry-After": "1"})
+        version, desk = version_of(self.path.partition("?")[0]), self.server.desk
+        if version is None or desk is None:
+            self._no_profile(version)
         else:
-            token, header = self.server.token, self.headers.get("Authorization")
-            answer = refusal(token, header, self.headers.get("Content-Length")) if method == "PUT" else None
-            if answer is None and method == "PUT":
-                answer = self.server.desk.put(version, self.rfile.read(int(self.headers["Content-Length"])))
-                method = "GET"  # nothing of the body is left
-            self._answer(answer or self.server.desk.get(version))
-        if method == "PUT":
-            self._read_the_rest()
+            length = self.headers.get("Content-Length")
+            refused = refusal(self.server.token, self.headers.get("Authorization"), length)
+            if refused is None:
+                self._answer(desk.put(version, self.rfile.read(int(length or 0))))
+                return
+            self._answer(refused)
+        self._read_the_rest()
+
+    def _show_profile(self) -> None:
+        version, desk = version_of(self.path.partition("?")[0]), self.server.desk
+        if version is None or desk is None:
+            self._no_profile(version)
+        else:
+            self._answer(desk.get(version))
+
+    def _no_profile(self, version: str | None) -> None:
+        if version is not None:
+            self._problem(HTTPStatus.SERVICE_UNAVAILABLE, "The profiles are not loaded yet.", {"Retry-After": "1"})
+        elif self.path.partition("?")[0] in PATHS:
+            self._problem(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD.", {"Allow": "GET, HEAD"})
+        else:
+            self._problem(HTTPStatus.NOT_FOUND, "There are /metrics, /livez, /readyz and /v1/profile/VERSION.")
 
     def _answer(self, answer: Answer) -> None:
         if answer.detail is not None:
@@ -243,12 +250,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Refuse what http.server itself cannot take: a method without a `do_` function (501), a bad or long head."""
         if code != HTTPStatus.NOT_IMPLEMENTED:
             self._problem(HTTPStatus(code), message or "The request cannot be read.")
-        elif self.path.partition("?")[0] in PATHS:
-            self._problem(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD.", {"Allow": "GET, HEAD"})
         elif version_of(self.path.partition("?")[0]) is not None:
             self._problem(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET, HEAD and PUT.", {"Allow": "GET, HEAD, PUT"})
         else:
-            self._problem(HTTPStatus.NOT_FOUND, "There are /metrics, /livez, /readyz and /v1/profile/VERSION.")
+            self._no_profile(None)
         self._read_the_rest()
 
     def _read_the_rest(self) -> None:
