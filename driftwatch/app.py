@@ -17,8 +17,8 @@ from types import FrameType
 from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
-from detectors.reference import MIN_ROWS
 from driftwatch import lock, profiles, references
+from driftwatch.app_learning import learning_version, make_learner
 from driftwatch.app_sources import make_feed, make_source, open_intake
 from driftwatch.config import Config
 from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
@@ -27,9 +27,8 @@ from driftwatch.counters import Counters
 from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
 from driftwatch.decode.json import JsonDecoder
-from driftwatch.errors import ConfigError, StoreUnavailable
-from driftwatch.learning import Learner
-from driftwatch.live_profiles import Live, LiveProfiles
+from driftwatch.errors import StoreUnavailable
+from driftwatch.live_profiles import Judging, Live, LiveProfiles
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
@@ -44,7 +43,7 @@ from driftwatch.sinks.log import LogSink
 from driftwatch.sinks.prometheus import PrometheusSink as Gauges
 from driftwatch.sinks.webhook import WebhookTarget, cloud_event
 from driftwatch.sources.kafka import KafkaSource as KafkaEvents
-from driftwatch.store import Store
+from driftwatch.store import Remembered, Store
 from driftwatch.time_window import TimeWindower
 from driftwatch.window import CountWindows, TimeWindows, Windower
 
@@ -64,29 +63,6 @@ def make_windower(config: Config, counters: Counters) -> Windower:
     return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters)
 
 
-def learning_version(config: Config) -> str | None:
-    """The version whose profile is learned from the stream."""
-    reference = config.reference
-    return None if reference is None or reference.learn is None else config.model.version
-
-
-def make_learner(config: Config, store: Store, schema: Schema, assigned: references.Assigned) -> Learner | None:
-    """What keeps the rows to learn from, where the configured version has no profile yet. Raises ConfigError."""
-    reference = config.reference
-    stored = store.learning()
-    if reference is None or reference.learn is None or config.model.version in assigned:
-        if stored is not None:
-            store.forget_learning()
-        return None
-    if reference.save is not None and not reference.save.parent.is_dir():
-        raise ConfigError(f"`reference.save` must lie in a folder; there is none at {reference.save.parent}. Make it.")
-    lateness = 0.0 if config.window.length is None else config.window.lateness
-    learner = Learner.of(schema, reference.learn, lateness, MIN_ROWS, stored)
-    if stored is not None and not learner.state.shards:
-        store.forget_learning()
-    return learner
-
-
 def make_policy(config: Config) -> Policy:
     """The policy that the configuration asks for."""
     alarms = config.alarms
@@ -102,6 +78,16 @@ def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
     """A monitor over all profiles that a pane may be counted on."""
     rates = {p.hash: (p, profiles.rate_per_window(config, p)) for p in known}
     return Monitor(rates, min_records=config.window.min_records)
+
+
+def make_judging(
+    config: Config, store: Store, schema: Schema, assigned: references.Assigned, remembered: Remembered
+) -> Judging:
+    """What rows are counted and judged with. Raises ConfigError."""
+    counters = Counters(schema, assigned, learning=learning_version(config))
+    monitor = make_monitor(config, references.known(store, assigned, remembered))
+    learner = make_learner(config, store, schema, assigned)
+    return Judging(make_windower(config, counters), counters, monitor, learner)
 
 
 def make_targets(config: Config) -> dict[str, WebhookTarget]:
@@ -182,9 +168,9 @@ class Runtime:
         self.source_lacks = lacks
         self.show_ready()
 
-    def has_profile(self) -> None:
-        """Notes that the configured version has a profile now."""
-        self.lacks = None
+    def profile_lacks(self, lacks: str | None) -> None:
+        """Notes what keeps the configured version from being judged; None = nothing."""
+        self.lacks = lacks
         self.show_ready()
 
     def safely(self, action: Callable[[], None]) -> bool:
@@ -215,6 +201,18 @@ def start_runtime(config: Config) -> Runtime:
     return runtime
 
 
+def start_servers(config: Config, registry: CollectorRegistry, health: Health, stack: ExitStack) -> list[Server]:
+    """The servers of metrics, probes and profiles; `stack` closes them. Raises ConfigError."""
+    servers = []
+    for sink in config.sinks:
+        if isinstance(sink, PrometheusSink):
+            server = Server(sink.host, sink.port, registry, health, token=sink.token())
+            stack.callback(server.close)
+            log.info("metrics on http://%s:%d/metrics", sink.host, server.port)
+            servers.append(server)
+    return servers
+
+
 def run(config: Config, config_path: Path) -> None:
     """The sidecar: reads the source until it ends or until SIGTERM. Raises DriftwatchError."""
     sys.setswitchinterval(SWITCH_S)
@@ -225,13 +223,7 @@ def run(config: Config, config_path: Path) -> None:
         targets, policy = make_targets(config), make_policy(config)
         registry = CollectorRegistry()
         metrics = Metrics(registry, model=config.model.name, version=config.model.version)
-        servers: list[Server] = []
-        for sink in config.sinks:
-            if isinstance(sink, PrometheusSink):
-                server = Server(sink.host, sink.port, registry, runtime.health, token=sink.token())
-                stack.callback(server.close)
-                servers.append(server)
-                log.info("metrics on http://%s:%d/metrics", sink.host, server.port)
+        servers = start_servers(config, registry, runtime.health, stack)
         store = Store.open(config.state.path, model=config.model.name, keep_s=config.state.keep)
         stack.callback(store.close)
         remembered = store.load()
@@ -254,15 +246,9 @@ def run(config: Config, config_path: Path) -> None:
         outbox = store.outbox()
         stack.callback(outbox.close)
         delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
-        learner = make_learner(config, store, schema, assigned)
-        counters = Counters(schema, assigned, learning=learning_version(config))
-        windower = make_windower(config, counters)
-        monitor = make_monitor(config, references.known(store, assigned, remembered))
-        live = LiveProfiles(
-            Live(
-                config, config_path, store, windower, counters, monitor, learner, runtime.has_profile, metrics.learning
-            )
-        )
+        judging = make_judging(config, store, schema, assigned, remembered)
+        named = found.keys() - {given.version for given in store.given()}
+        live = LiveProfiles(Live(config, config_path, store, judging, named, runtime.profile_lacks, metrics.learning))
         stack.callback(live.close)
         live.prune()
         for server in servers:
@@ -271,8 +257,8 @@ def run(config: Config, config_path: Path) -> None:
             model=config.model.name,
             source=feed.source,
             decoder=feed.decoder,
-            windower=windower,
-            monitor=monitor,
+            windower=judging.windower,
+            monitor=judging.monitor,
             policy=policy,
             store=store,
             sinks=sinks,
@@ -284,11 +270,11 @@ def run(config: Config, config_path: Path) -> None:
             turned=lambda n_records: runtime.health.turned(),
             dedupe=config.dedupe_size,
             halves=feed.halves,
-            learner=learner,
+            learner=judging.learner,
             warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
-        is_judged = config.model.version in found or learner is not None
+        is_judged = config.model.version in found or judging.learner is not None
         runtime.lacks = None if is_judged else f"version {config.model.version} has no profile"
         runtime.show_ready()
         delivery.start()

@@ -7,7 +7,7 @@ point leaves a state from which the same windows are counted on the same profile
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,23 +26,35 @@ from driftwatch.store_profiles import Assignment
 from driftwatch.units import format_duration
 from driftwatch.window import Windower
 
+RETRY_S = 600.0  # of machine time before what failed is tried again
 PROGRESS_S = 600.0  # of machine time from one line on learning to the next
 log = logging.getLogger("driftwatch")
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """What profiles that come are handed to. `has_profile` is told once the configured
-    version has one; `progress`: how much of the time to learn has passed."""
+class Judging:
+    """What rows are counted and judged with; `learner`: where the configured version's profile is being learned."""
 
-    config: Config
-    config_path: Path
-    store: Store
     windower: Windower
     counters: Counters
     monitor: Monitor
     learner: Learner | None
-    has_profile: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What profiles that come are handed to. `named`: the versions for which the configuration names one.
+
+    `lacks` is told what the configured version lacks to be judged, None = nothing; `progress`: how much of the time to
+    learn has passed.
+    """
+
+    config: Config
+    config_path: Path
+    store: Store
+    judging: Judging
+    named: Set[str]
+    lacks: Callable[[str | None], None]
     progress: Callable[[float], None] = lambda share: None
 
 
@@ -54,7 +66,7 @@ class LiveProfiles:
         self._clock = clock
         self._said_s = clock()
         self._making: tuple[str, str, Making] | None = None  # version, content hash ("" = learned), process
-        self._failed: set[tuple[str, str]] = set()
+        self._failed: dict[tuple[str, str], float] = {}  # when
 
     def step(self) -> None:
         """Does what is due. A state that cannot be written now is tried again the next time."""
@@ -80,17 +92,17 @@ class LiveProfiles:
 
     def _take_up(self, version: str, content_hash: str) -> None:
         """Uses a profile that waits, or has it simulated for these windows first."""
-        if (version, content_hash) in self._failed or (self._making and self._making[:2] == (version, content_hash)):
+        if self._rests(version, content_hash) or (self._making and self._making[:2] == (version, content_hash)):
             return
         body = self._l.store.given_body(version)
         if body is None or hash_of(body) != content_hash:
             return  # another one came just now
         put = Loaded.of(body)
         if profiles.fits(put.profile, self._l.config):
-            self._use(version, put, "was put")
+            self._use(version, put)
         elif self._making is None:
             log.info("version %s: the profile %s is simulated for the configured windows", version, content_hash)
-            self._making = version, content_hash, Making(self._l.config_path, body)
+            self._make(version, content_hash, body)
 
     def _drop_outdated(self) -> None:
         """Ends what is made of a profile in whose place another was put, or of rows where one was put."""
@@ -113,20 +125,32 @@ class LiveProfiles:
         if made is None:
             return
         if content_hash:
-            self._use(version, Loaded.of(made, content_hash), "was put")
+            self._use(version, Loaded.of(made, content_hash))
         else:
             self._freeze(version, made)
         self.close()
 
+    def _make(self, version: str, content_hash: str, source: Path | bytes) -> None:
+        try:
+            self._making = version, content_hash, Making(self._l.config_path, source)
+        except DriftwatchError as error:
+            self._fail(version, content_hash, error)
+
     def _fail(self, version: str, content_hash: str, error: Exception) -> None:
-        log.error("version %s: %s It is tried again at the next start.", version, error)
-        self._failed.add((version, content_hash))
+        log.error("version %s: %s It is tried again in %s.", version, error, format_duration(RETRY_S))
+        self._failed[version, content_hash] = self._clock()
+        if not content_hash:
+            self._l.lacks(f"version {version} is not learned: {error}")
         self.close()
+
+    def _rests(self, version: str, content_hash: str) -> bool:
+        """Whether it failed a short while ago."""
+        return self._clock() - self._failed.get((version, content_hash), -RETRY_S) < RETRY_S
 
     # Learned --------------------------------------------------------------------------------------------------------
 
     def _look_at_learning(self) -> None:
-        learner = self._l.learner
+        learner = self._l.judging.learner
         if learner is None or learner.is_stopped:
             return
         self._l.progress(learner.state.share(learner.learn_s))
@@ -138,9 +162,10 @@ class LiveProfiles:
                 learner.least_rows,
             )
             learner.go_on()
-        elif learner.is_complete and self._making is None and (learner.schema.version, "") not in self._failed:
-            log.info("learned %d rows, of which %d are kept", learner.state.n_rows, learner.state.n_kept)
-            self._making = learner.schema.version, "", Making(self._l.config_path, self._l.config.state.path)
+        elif learner.is_complete:
+            if self._making is None and not self._rests(learner.schema.version, ""):
+                log.info("learned %d rows, of which %d are kept", learner.state.n_rows, learner.state.n_kept)
+                self._make(learner.schema.version, "", self._l.config.state.path)
         elif self._clock() - self._said_s >= PROGRESS_S:
             self._said_s = self._clock()
             share = learner.state.share(learner.learn_s)
@@ -155,46 +180,49 @@ class LiveProfiles:
                 log.info("wrote the learned profile to %s", save)
             except OSError as error:
                 log.error("`reference.save`: %s cannot be written: %s; the state keeps it", save, error.strerror)
-        self._use(version, learned, "was learned", is_learned=True)
+        self._use(version, learned, is_learned=True)
         for line in profiles.coverage(learned.profile, self._l.config):
             log.info("version %s: %s", version, line)
 
     # Both -----------------------------------------------------------------------------------------------------------
 
-    def _use(self, version: str, loaded: Loaded, how: str, *, is_learned: bool = False) -> None:
+    def _use(self, version: str, loaded: Loaded, *, is_learned: bool = False) -> None:
         """From the next window on the version is judged on the profile."""
         store, profile = self._l.store, loaded.profile
         before = [a.since_s for a in store.current() if a.version == version]
-        since_s = max(self._l.windower.next_start_s, *before, ALWAYS)
+        since_s = max(self._l.judging.windower.next_start_s, *before, ALWAYS)
         try:
             rate = profiles.rate_per_window(self._l.config, profile)
         except ConfigError as error:
-            self._fail(version, loaded.origin or profile.hash, error)
+            self._fail(version, "" if is_learned else loaded.origin or profile.hash, error)
             return
         assignment = Assignment(version, since_s, profile.hash, loaded.origin)
         if is_learned:
             store.learn(assignment, loaded.data)
         else:
             store.assign(assignment, loaded.data)
-        self._l.monitor.know(profile, rate)
-        self._l.counters.assign(version, since_s, profile)
-        learner = self._l.learner
+        self._l.judging.monitor.know(profile, rate)
+        self._l.judging.counters.assign(version, since_s, profile)
+        learner = self._l.judging.learner
         if learner is not None and not learner.is_stopped and learner.schema.version == version:
             if not is_learned:
                 log.info("a profile was put for version %s: it is learned no longer", version)
                 store.forget_learning()
             learner.stop()
             self._l.progress(float("nan"))
-        log.info("version %s: the profile %s %s; it counts from the next window on", version, profile.hash, how)
+        how = "learned" if is_learned else "put"
+        log.info("version %s: the profile %s was %s; it counts from the next window on", version, profile.hash, how)
         if version == self._l.config.model.version:
-            self._l.has_profile()
+            self._l.lacks(None)
         self.prune()
 
     def prune(self) -> None:
         """Forgets profiles of versions that have not been used for `state.keep`."""
-        for version in self._l.store.prune({self._l.config.model.version}):
+        for version in self._l.store.prune(self._l.named | {self._l.config.model.version}):
             log.info("version %s: its profile is forgotten, for it was not used for `state.keep`", version)
-            self._l.counters.forget(version)
+            for _, profile in self._l.judging.counters.assignments.get(version, ()):
+                self._l.judging.monitor.forget(profile.hash)
+            self._l.judging.counters.forget(version)
 
 
 def replace_file(path: Path, data: bytes) -> None:

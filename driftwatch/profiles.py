@@ -207,17 +207,20 @@ class Making:
     """
 
     def __init__(self, config_path: Path, source: Path | bytes) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="driftwatch-")
-        self._out = Path(self._folder.name) / f"made{SUFFIX}"
         self._name = str(source) if isinstance(source, Path) else "the profile that was put"
-        if isinstance(source, bytes):
-            data, source = source, Path(self._folder.name) / f"given{SUFFIX}"
-            source.write_bytes(data)
-        command = [sys.executable, "-m", "driftwatch", "profile", str(source), "-c", str(config_path)]
-        self._child = subprocess.Popen([*command, "-o", str(self._out)], stdout=subprocess.DEVNULL)
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="driftwatch-")
+            self._out = Path(self._folder.name) / f"made{SUFFIX}"
+            if isinstance(source, bytes):
+                data, source = source, Path(self._folder.name) / f"given{SUFFIX}"
+                source.write_bytes(data)
+            command = [sys.executable, "-m", "driftwatch", "profile", str(source), "-c", str(config_path)]
+            self._child = subprocess.Popen([*command, "-o", str(self._out)], stdout=subprocess.DEVNULL)
+        except OSError as error:
+            raise DriftwatchError(f"{self._name}: its profile cannot be built now: {error}.") from error
 
     def wait(self, seconds: float) -> bytes | None:
-        """The profile file's bytes once it is made, None where it takes longer. Raises ConfigError, DriftwatchError."""
+        """The profile file's bytes once it is made, None where it takes longer. Raises DriftwatchError."""
         try:
             code = self._child.wait(seconds)
         except subprocess.TimeoutExpired:

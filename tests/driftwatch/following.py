@@ -15,7 +15,7 @@ from typing import Any
 from sidecar import Event, decided, write_config, write_events
 
 TOKEN = "known to the test"
-PATIENCE_S = 120.0  # how long a test waits for what must come
+PATIENCE_S = 300.0  # how long a test waits for what must come
 
 
 @dataclass
