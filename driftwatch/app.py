@@ -201,6 +201,14 @@ def start_runtime(config: Config) -> Runtime:
     return runtime
 
 
+def make_sinks(config: Config, metrics: Metrics) -> list[DecisionSink]:
+    """What is shown of decisions: gauges always, lines where they are asked for."""
+    sinks: list[DecisionSink] = [Gauges(metrics)]
+    if any(sink.kind == "log" for sink in config.sinks):
+        sinks.append(LogSink(sys.stdout.buffer))
+    return sinks
+
+
 def start_servers(config: Config, registry: CollectorRegistry, health: Health, stack: ExitStack) -> list[Server]:
     """The servers of metrics, probes and profiles; `stack` closes them. Raises ConfigError."""
     servers = []
@@ -238,17 +246,13 @@ def run(config: Config, config_path: Path) -> None:
         feed = make_feed(config, config_path, schema, spool=spool, member=store.store_id, lacks=runtime.source_is)
         if isinstance(feed.source, KafkaEvents):
             stack.callback(feed.source.leave)
-        sinks: list[DecisionSink] = [Gauges(metrics)]
-        if any(sink.kind == "log" for sink in config.sinks):
-            sinks.append(LogSink(sys.stdout.buffer))
         dead = DeadLetters(config.state.path.parent / "dead")
         stack.callback(dead.close)
         outbox = store.outbox()
         stack.callback(outbox.close)
         delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
         judging = make_judging(config, store, schema, assigned, remembered)
-        named = found.keys() - {given.version for given in store.given()}
-        live = LiveProfiles(Live(config, config_path, store, judging, named, runtime.profile_lacks, metrics.learning))
+        live = LiveProfiles(Live(config, config_path, store, judging, runtime.profile_lacks, metrics.learning))
         stack.callback(live.close)
         live.prune()
         for server in servers:
@@ -261,7 +265,7 @@ def run(config: Config, config_path: Path) -> None:
             monitor=judging.monitor,
             policy=policy,
             store=store,
-            sinks=sinks,
+            sinks=make_sinks(config, metrics),
             dead_letters=dead,
             metrics=metrics,
             messages=make_messages(config),
@@ -275,8 +279,7 @@ def run(config: Config, config_path: Path) -> None:
         )
         runtime.pipeline = Pipeline(parts, remembered)
         is_judged = config.model.version in found or judging.learner is not None
-        runtime.lacks = None if is_judged else f"version {config.model.version} has no profile"
-        runtime.show_ready()
+        runtime.profile_lacks(None if is_judged else f"version {config.model.version} has no profile")
         delivery.start()
         stack.callback(delivery.close)
         if runtime.stopping:

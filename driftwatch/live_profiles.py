@@ -7,7 +7,7 @@ point leaves a state from which the same windows are counted on the same profile
 import logging
 import os
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from driftwatch.errors import ConfigError, DriftwatchError, StoreUnavailable
 from driftwatch.learning import Learner
 from driftwatch.monitor import Monitor
 from driftwatch.profiles import Making
-from driftwatch.references import ALWAYS, Loaded
+from driftwatch.references import ALWAYS, Loaded, named_profiles
 from driftwatch.store import Store
 from driftwatch.store_profiles import Assignment
 from driftwatch.units import format_duration
@@ -43,7 +43,7 @@ class Judging:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What profiles that come are handed to. `named`: the versions for which the configuration names one.
+    """What profiles that come are handed to.
 
     `lacks` is told what the configured version lacks to be judged, None = nothing; `progress`: how much of the time to
     learn has passed.
@@ -53,7 +53,6 @@ class Live:
     config_path: Path
     store: Store
     judging: Judging
-    named: Set[str]
     lacks: Callable[[str | None], None]
     progress: Callable[[float], None] = lambda share: None
 
@@ -64,6 +63,7 @@ class LiveProfiles:
     def __init__(self, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
         self._l = live
         self._clock = clock
+        self._named = {version for version, _ in named_profiles(live.config)} | {live.config.model.version}
         self._said_s = clock()
         self._making: tuple[str, str, Making] | None = None  # version, content hash ("" = learned), process
         self._failed: dict[tuple[str, str], float] = {}  # when
@@ -218,7 +218,7 @@ class LiveProfiles:
 
     def prune(self) -> None:
         """Forgets profiles of versions that have not been used for `state.keep`."""
-        for version in self._l.store.prune(self._l.named | {self._l.config.model.version}):
+        for version in self._l.store.prune(self._named):
             log.info("version %s: its profile is forgotten, for it was not used for `state.keep`", version)
             for _, profile in self._l.judging.counters.assignments.get(version, ()):
                 self._l.judging.monitor.forget(profile.hash)

@@ -6,11 +6,8 @@ In the server's threads, over connections to the state file of their own: the lo
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from hmac import compare_digest
+from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import unquote
 
 import numpy as np
 
@@ -22,55 +19,12 @@ from driftwatch.count import ProfileCounter
 from driftwatch.decision import rfc3339
 from driftwatch.errors import ConfigError, StoreUnavailable
 from driftwatch.monitor import Monitor
+from driftwatch.profile_answers import MOST_UNPACKED, Answer, too_large
 from driftwatch.records import Schema, Stream, Window
 from driftwatch.store import Store
 from driftwatch.store_profiles import Given, StoredProfiles
 
-MOST_BYTES = 32 * 2**20  # of a profile file; those of 25 features are under 10 MB
-MOST_UNPACKED = 1024 * 2**20
 LONGEST_VERSION = 256
-_ROOT = "/v1/profile"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What to answer: a body, or `detail` of a problem."""
-
-    status: HTTPStatus
-    body: Mapping[str, str | None] = field(default_factory=dict)
-    detail: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def version_of(path: str) -> str | None:
-    """The version that a path names, "" for the one that the profile names; None where it is no path of a profile."""
-    root, slash, rest = path[: len(_ROOT)], path[len(_ROOT) : len(_ROOT) + 1], path[len(_ROOT) + 1 :]
-    if root != _ROOT or slash not in ("", "/") or "/" in rest:
-        return None
-    return unquote(rest)
-
-
-def refusal(token: str | None, authorization: str | None, length: str | None) -> Answer | None:
-    """Why a PUT is refused before its body is read; None where it is not."""
-    if token is None:
-        detail = "No profile can be put here: `token_file` of the prometheus sink names no token. Set it."
-        return Answer(HTTPStatus.FORBIDDEN, detail=detail)
-    scheme, _, given = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not compare_digest(given.strip().encode(), token.encode()):
-        detail = "`Authorization` must be `Bearer TOKEN` with the token of `token_file`."
-        return Answer(HTTPStatus.UNAUTHORIZED, detail=detail, headers={"WWW-Authenticate": "Bearer"})
-    if length is None or not (length.isascii() and length.isdigit()):
-        return Answer(HTTPStatus.LENGTH_REQUIRED, detail="`Content-Length` must say how long the profile is.")
-    if int(length[:20]) > MOST_BYTES:
-        return too_large(f"{length[:20]} bytes")
-    return None
-
-
-def too_large(got: str) -> Answer:
-    """The answer to a profile that is too large."""
-    most = f"{MOST_BYTES:,} bytes, {MOST_UNPACKED:,} unpacked"
-    detail = f"A profile must hold at most {most}; got {got}. Build it from fewer rows or features."
-    return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail=detail)
 
 
 @dataclass(frozen=True, slots=True)

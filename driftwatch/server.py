@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from driftwatch.errors import ConfigError
-from driftwatch.profile_desk import Answer, ProfileDesk, refusal, version_of
+from driftwatch.profile_answers import Answer, Desk, refusal, version_of
 
 TURN_LIMIT_S = 30.0
 """A loop that has not turned for longer counts as dead."""
@@ -91,7 +91,7 @@ class Server:
         )
         self._thread.start()
 
-    def answer_profiles(self, desk: ProfileDesk) -> None:
+    def answer_profiles(self, desk: Desk) -> None:
         """From now on there are profiles to ask for."""
         self._listener.desk = desk
 
@@ -115,7 +115,7 @@ class _Listener(ThreadingMixIn, TCPServer):
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health, token: str | None) -> None:
         self.token = token
-        self.desk: ProfileDesk | None = None  # None until profiles are loaded
+        self.desk: Desk | None = None  # None until profiles are loaded
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.registry, self.health = registry, health
         self._since_s: dict[socket.socket, float] = {}

@@ -103,6 +103,7 @@ def test_both_formats_say_the_same(registry: CollectorRegistry, metrics: Metrics
     metrics.records("used", 123_456_789)
     metrics.watermark_lag_seconds.set(3.5)
     metrics.consumer_lag_records.set(0)
+    metrics.learning(0.25)
     metrics.judged_in(0.004, "2024-01-01T00:00:00Z/2024-01-01T00:05:00Z")
     openmetrics: Series = {
         (sample.name, frozenset(sample.labels.items())): sample.value

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from sidecar import FEATURES, TIME, build, write_config, write_reference
 
 from detectors.profile import Profile
-from driftwatch import config, profile_desk, profiles, references
+from driftwatch import config, profile_answers, profile_desk, profiles, references
 from driftwatch.profile_desk import ProfileDesk
 from driftwatch.server import Health, Server
 from driftwatch.store import Store
@@ -194,7 +194,7 @@ def test_too_large_a_body_is_refused_unread_and_one_that_unpacks_to_too_much_as_
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.putrequest("PUT", "/v1/profile/1")
         connection.putheader("Authorization", f"Bearer {TOKEN}")
-        connection.putheader("Content-Length", str(profile_desk.MOST_BYTES + 1))
+        connection.putheader("Content-Length", str(profile_answers.MOST_BYTES + 1))
         connection.endheaders()
         assert connection.getresponse().status == 413
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
