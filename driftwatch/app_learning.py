@@ -25,9 +25,8 @@ def make_learner(config: Config, store: Store, schema: Schema, assigned: referen
         return None
     if reference.save is not None and not reference.save.parent.is_dir():
         raise ConfigError(f"`reference.save` must lie in a folder; there is none at {reference.save.parent}. Make it.")
-    lateness = 0.0 if config.window.length is None else config.window.lateness
     try:
-        learner = Learner.of(schema, reference.learn, lateness, MIN_ROWS, stored)
+        learner = Learner.of(schema, reference.learn, config.window.lateness, 2 * MIN_ROWS, stored)
     except ValueError as error:
         raise StateError(f"`state.path`: {error} Begin with another file.") from error
     if stored is not None and not learner.state.shards:

@@ -42,11 +42,26 @@ def read(config: Config, path: Path) -> tuple[LearningState, Rows]:
             f"{path}: the state must hold rows to learn version {schema.version!r} from; got none of these features. "
             "They are there while `driftwatch run` learns."
         )
-    if sum(map(len, some)) < MIN_ROWS:
-        raise ConfigError(
-            f"{path}: at least {MIN_ROWS} rows make a profile; learning has kept {sum(map(len, some))} so far. Wait."
-        )
-    return state, joined(some)
+    rows = None if not some else within(joined(some), state, config.window.lateness)
+    if rows is None or len(rows) < MIN_ROWS:
+        n = 0 if rows is None else len(rows)
+        raise ConfigError(f"{path}: at least {MIN_ROWS} rows make a profile; learning has kept {n} so far. Wait.")
+    return state, rows
+
+
+def within(rows: Rows, state: LearningState, lateness_s: float) -> Rows:
+    """The rows of the stretch; in time order, so they are neighbours."""
+    start_s = -np.inf if state.start_s is None else state.start_s - lateness_s
+    first, last = np.searchsorted(rows.times_s, [start_s, state.end_s])
+    at = rows.marked[:, 0]
+    kept = (at >= first) & (at < last)
+    return Rows(
+        rows.times_s[first:last],
+        rows.numeric[first:last],
+        rows.marked[kept] - [first, 0],
+        rows.marks[kept],
+        tuple([column[first:last] for column in rows.categories]),
+    )
 
 
 def material(schema: Schema, state: LearningState, rows: Rows) -> Material:
@@ -71,10 +86,10 @@ def material(schema: Schema, state: LearningState, rows: Rows) -> Material:
             columns[column.name] = categories
             invalid[column.name] = np.fromiter((c is Mark.INVALID for c in categories), bool, len(categories))
     times_s = rows.times_s
-    seconds = state.latest_s - float(times_s[0])
-    rate = state.n_rows / seconds if seconds > 0 else None
-    about = {"learned_from": rfc3339(float(times_s[0])), "learned_to": rfc3339(state.latest_s)}
-    return Material(columns, invalid, int(kept.sum()), rate, {**about, "rows_seen": float(state.n_rows)})
+    seconds, seen = float(times_s[-1] - times_s[0]), float(len(rows) * state.n_rows / state.n_kept)
+    rate = seen / seconds if seconds > 0 else None
+    about = {"learned_from": rfc3339(float(times_s[0])), "learned_to": rfc3339(float(times_s[-1]))}
+    return Material(columns, invalid, int(kept.sum()), rate, {**about, "rows_seen": seen})
 
 
 def has_prediction(schema: Schema, rows: Rows) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Which rows of the stream a profile is learned from: runs of rows over a stretch of event time.
 
-A state machine without clock or file. What it keeps depends on each shard's own order alone, but for where the stretch
-begins: that is the middle one of the first three rows, whichever shards they come from.
+A state machine without clock or file. A shard's stretch begins with the middle one of its first three rows, so one
+stray row moves nothing; all of it begins with the first shard's, or with an earlier one that is within the lateness of
+it, whichever came first. What is kept then depends on each shard's own order alone.
 """
 
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class _Shard:
     n_rows: int = 0
     read_to: int = 0
     times_s: tuple[float, ...] = ()
+    first_times_s: list[float] = field(default_factory=list)
     is_done: bool = False
     is_at_end: bool = False  # every row that it had was added
 
@@ -35,16 +37,12 @@ class LearningState(msgspec.Struct):
 
     version: str
     columns: list[tuple[str, str]]
-    first_times_s: list[float] = []
+    begun_s: float | None = None  # by the first shard's rows
+    start_s: float | None = None
     end_s: float = inf
     every: int = 1  # runs whose number this divides are kept
     latest_s: float = -inf
     shards: dict[Shard, _Shard] = {}
-
-    @property
-    def start_s(self) -> float:
-        """Where the stretch of event time begins; only once three rows were seen."""
-        return sorted(self.first_times_s)[1]
 
     @property
     def n_rows(self) -> int:
@@ -58,7 +56,7 @@ class LearningState(msgspec.Struct):
 
     def share(self, learn_s: float) -> float:
         """How much of the stretch has passed, 0 to 1."""
-        if len(self.first_times_s) < 3 or not self.shards:
+        if self.start_s is None:
             return 0.0
         begun_s = self.end_s - learn_s
         return float(min(max((self.latest_s - begun_s) / learn_s, 0.0), 1.0))
@@ -149,24 +147,35 @@ class Learner:
             self._take(shard, records, rows)
 
     def _take(self, shard: _Shard, records: Records, rows: np.ndarray) -> None:
-        times_s, state = records.times_s[rows], self.state
-        if len(state.first_times_s) < 3:
-            state.first_times_s += times_s[: 3 - len(state.first_times_s)].tolist()
-            if len(state.first_times_s) == 3:
-                state.end_s = state.start_s + self.learn_s
+        times_s, n_first = records.times_s[rows], 3 - len(shard.first_times_s)
+        if n_first:
+            shard.first_times_s += times_s[:n_first].tolist()
+            if len(shard.first_times_s) == 3:
+                self._begin(sorted(shard.first_times_s)[1])
         clock = Clock(shard.times_s)
         settled_s = clock.running(times_s)
         settled_s[: max(0, 2 - len(shard.times_s))] = -inf  # a clock of fewer than three rows can still go back
-        past = np.flatnonzero(settled_s >= state.end_s + self.lateness_s)
+        past = np.flatnonzero(settled_s >= self.state.end_s + self.lateness_s)
         if len(past):
             shard.is_done = True
             rows, times_s = rows[: past[0]], times_s[: past[0]]
         shard.times_s = clock.after(times_s).times_s
-        begun_s = -inf if len(state.first_times_s) < 3 else state.start_s - self.lateness_s
-        rows = rows[(times_s >= begun_s) & (times_s < state.end_s)]
-        if len(rows):
-            state.latest_s = max(state.latest_s, float(records.times_s[rows].max()))
-            self._keep(shard, records, rows)
+        is_within = times_s < self.state.end_s
+        is_within[:n_first] = True  # the end was not known to those before; they are sorted out in the end
+        if len(kept := rows[is_within]):
+            within_s = times_s[times_s < self.state.end_s]
+            self.state.latest_s = max(self.state.latest_s, float(within_s.max(initial=-inf)))
+            self._keep(shard, records, kept)
+
+    def _begin(self, start_s: float) -> None:
+        """A shard begins: where its stretch begins before all others', so does the whole."""
+        state = self.state
+        if state.begun_s is None or state.start_s is None:
+            state.begun_s = state.start_s = start_s
+            state.end_s = start_s + self.learn_s
+        elif state.begun_s - self.lateness_s <= start_s < state.start_s:
+            state.end_s -= state.start_s - start_s
+            state.start_s = start_s
 
     def _keep(self, shard: _Shard, records: Records, rows: np.ndarray) -> None:
         first = shard.n_rows

@@ -64,7 +64,8 @@ class Disk:
             self.pieces[piece.shard, piece.first] = piece.run, piece.body
 
     def rows(self) -> Rows:
-        return joined([Rows.from_bytes(self.pieces[key][1]) for key in sorted(self.pieces)])
+        state = learning.decoded_state(self.state or b"")
+        return learned.within(joined([Rows.from_bytes(self.pieces[key][1]) for key in sorted(self.pieces)]), state, 5.0)
 
     def learner(self, learn_s: float = 100.0, lateness_s: float = 5.0) -> Learner:
         return Learner.of(SCHEMA, learn_s, lateness_s, 3, self.state)
@@ -101,6 +102,19 @@ def test_one_stray_time_at_the_beginning_neither_ends_the_stretch_nor_moves_it()
         assert learner.state.start_s in (1.0, 2.0)
         assert 0.0 not in values(disk)
         assert len(values(disk)) in (100, 101)
+
+
+@pytest.mark.parametrize("first_times_s", [[0.0, 1.0, 2.0], [3.0, 0.0, -9.0], [-900.0, 0.0, 4.0]])
+def test_of_shards_that_begin_together_the_rows_are_the_same_whichever_comes_first(first_times_s: list[float]) -> None:
+    other = [*first_times_s, *(float(t) for t in range(3, 150))]
+    found = []
+    for order in (slice(None), slice(None, None, -1)):
+        disk = Disk()
+        batches = [records([t + 2.0 for t in range(150)], A), records(other, B)][order]
+        learner = learn(batches, disk, disk.learner())
+        assert learner.is_complete
+        found.append((values(disk), learner.state.start_s, learner.state.end_s))
+    assert found[0] == found[1]
 
 
 def cut(times_s: list[float], sizes: list[int]) -> list[Records]:
