@@ -159,6 +159,11 @@ class Runtime:
         if self.pipeline is not None:
             self.pipeline.stop()
 
+    def goes_on(self) -> bool:
+        """Notes a turn beside the loop; False: told to stop."""
+        self.health.turned()
+        return not self.stopping
+
     def show_ready(self) -> None:
         """Tells the probes what is missing."""
         self.health.ready(self.lacks, self.source_lacks, self.store_lacks)
@@ -252,7 +257,7 @@ def run(config: Config, config_path: Path) -> None:
         stack.callback(outbox.close)
         delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
         judging = make_judging(config, store, schema, assigned, remembered)
-        live = LiveProfiles(Live(config, config_path, store, judging, runtime.profile_lacks, metrics.learning))
+        live = LiveProfiles(Live(config, config_path, store, judging, runtime.profile_lacks, metrics))
         stack.callback(live.close)
         live.prune()
         for server in servers:
@@ -285,7 +290,7 @@ def run(config: Config, config_path: Path) -> None:
         if runtime.stopping:
             return
         without_collections(runtime.pipeline.run)
-        live.finish(lambda: runtime.stopping)
+        live.finish(runtime.goes_on)
         left = delivery.drain(time.time() + (GRACE_S if runtime.stopping else END_GRACE_S))
         if left:
             log.warning("%d webhooks wait in the outbox; the next start sends them", len(left))

@@ -142,6 +142,7 @@ def init(options: argparse.Namespace) -> int:
 def profile(options: argparse.Namespace) -> int:
     """`driftwatch profile`."""
     from driftwatch import config, learned, profiles, progress
+    from driftwatch.whole_file import replace_file
 
     settings = config.load(options.config)
     with progress.share_bar("profile") as told:
@@ -153,25 +154,16 @@ def profile(options: argparse.Namespace) -> int:
             made = learned.build_learned(settings, options.reference, told)
         else:
             made = profiles.build_profile(settings, options.reference, told)
-    replace_file(options.output, made.to_bytes())
+    try:
+        replace_file(options.output, made.to_bytes())
+    except OSError as error:
+        raise ConfigError(f"{options.output}: cannot be written: {error.strerror}.") from error
     sizes = ", ".join(f"{size:,.0f}" for size in made.calibration.sizes)
     what = f"{made.n_rows:,} rows, {len(made.kinds)} features, simulated for windows of {sizes} rows"
     print(f"driftwatch: wrote {options.output}: {what}", file=sys.stderr)
     for warning in profiles.warnings(made, settings):
         print(f"driftwatch: {warning}", file=sys.stderr)
     return 0
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all. Raises ConfigError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def check(options: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ point leaves a state from which the same windows are counted on the same profile
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,12 +17,14 @@ from driftwatch.config import Config
 from driftwatch.counters import Counters
 from driftwatch.errors import ConfigError, DriftwatchError, StoreUnavailable
 from driftwatch.learning import Learner
+from driftwatch.metrics import Metrics
 from driftwatch.monitor import Monitor
 from driftwatch.profiles import Making
 from driftwatch.references import ALWAYS, Loaded, named_profiles
 from driftwatch.store import Store
 from driftwatch.store_profiles import Assignment
 from driftwatch.units import format_duration
+from driftwatch.whole_file import replace_file
 from driftwatch.window import Windower
 
 RETRY_S = 600.0  # of machine time before what failed is tried again
@@ -45,8 +46,7 @@ class Judging:
 class Live:
     """What profiles that come are handed to.
 
-    `lacks` is told what the configured version lacks to be judged, None = nothing; `progress`: how much of the time to
-    learn has passed.
+    `lacks` is told what the configured version lacks to be judged, None = nothing.
     """
 
     config: Config
@@ -54,7 +54,7 @@ class Live:
     store: Store
     judging: Judging
     lacks: Callable[[str | None], None]
-    progress: Callable[[float], None] = lambda share: None
+    metrics: Metrics
 
 
 class LiveProfiles:
@@ -67,6 +67,7 @@ class LiveProfiles:
         self._said_s = clock()
         self._making: tuple[str, str, Making] | None = None  # version, content hash ("" = learned), process
         self._failed: dict[tuple[str, str], float] = {}  # when
+        self._show()
 
     def step(self) -> None:
         """Does what is due. A state that cannot be written now is tried again the next time."""
@@ -77,9 +78,9 @@ class LiveProfiles:
                 self._take_up(given.version, given.hash)
             self._look_at_learning()
 
-    def finish(self, is_stopped: Callable[[], bool]) -> None:
+    def finish(self, goes_on: Callable[[], bool]) -> None:
         """At the end of the stream: waits for a profile that is being made."""
-        while self._making is not None and not is_stopped():
+        while self._making is not None and goes_on():
             self._take_made(0.2)
 
     def close(self) -> None:
@@ -153,7 +154,7 @@ class LiveProfiles:
         learner = self._l.judging.learner
         if learner is None or learner.is_stopped:
             return
-        self._l.progress(learner.state.share(learner.learn_s))
+        self._l.metrics.learning(learner.state.share(learner.learn_s))
         if learner.is_too_short:
             log.warning(
                 "learning goes on for as long again: %s have shown %d rows, at least %d are needed",
@@ -209,7 +210,7 @@ class LiveProfiles:
                 log.info("a profile was put for version %s: it is learned no longer", version)
                 store.forget_learning()
             learner.stop()
-            self._l.progress(float("nan"))
+            self._l.metrics.learning(float("nan"))
         how = "learned" if is_learned else "put"
         log.info("version %s: the profile %s was %s; it counts from the next window on", version, profile.hash, how)
         if version == self._l.config.model.version:
@@ -223,16 +224,10 @@ class LiveProfiles:
             for _, profile in self._l.judging.counters.assignments.get(version, ()):
                 self._l.judging.monitor.forget(profile.hash)
             self._l.judging.counters.forget(version)
+        self._show()
 
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    def _show(self) -> None:
+        """Shows the profile that each version has from now on, by the id under which it came."""
+        judged = self._l.judging.counters.assignments.keys()
+        held = {a.version: a.origin or a.hash for a in self._l.store.current() if a.version in judged}
+        self._l.metrics.profiles(held)
