@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     made = command(
         "profile", profile, "build the reference profile; a profile is simulated again for the config's windows"
     )
-    made.add_argument("reference", type=Path, metavar="REFERENCE", help="CSV, JSONL or Parquet, or a *.profile")
+    made.add_argument("reference", type=Path, metavar="REFERENCE", help="CSV, JSONL, Parquet, *.profile, `state.path`")
     takes_config(made)
     made.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile file to write")
     made = command(
@@ -141,7 +141,8 @@ def init(options: argparse.Namespace) -> int:
 
 def profile(options: argparse.Namespace) -> int:
     """`driftwatch profile`."""
-    from driftwatch import config, profiles, progress
+    from driftwatch import config, learned, profiles, progress
+    from driftwatch.whole_file import replace_file
 
     settings = config.load(options.config)
     with progress.share_bar("profile") as told:
@@ -149,27 +150,20 @@ def profile(options: argparse.Namespace) -> int:
             old = profiles.load_profile(options.reference, codes=True)
             profiles.check_binding(old, settings.event_schema(), str(options.reference))
             made = profiles.simulate_again(old, settings, told)
+        elif options.reference == settings.state.path:
+            made = learned.build_learned(settings, options.reference, told)
         else:
             made = profiles.build_profile(settings, options.reference, told)
-    replace_file(options.output, made.to_bytes())
+    try:
+        replace_file(options.output, made.to_bytes())
+    except OSError as error:
+        raise ConfigError(f"{options.output}: cannot be written: {error.strerror}.") from error
     sizes = ", ".join(f"{size:,.0f}" for size in made.calibration.sizes)
     what = f"{made.n_rows:,} rows, {len(made.kinds)} features, simulated for windows of {sizes} rows"
     print(f"driftwatch: wrote {options.output}: {what}", file=sys.stderr)
     for warning in profiles.warnings(made, settings):
         print(f"driftwatch: {warning}", file=sys.stderr)
     return 0
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all. Raises ConfigError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def check(options: argparse.Namespace) -> int:

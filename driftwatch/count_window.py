@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, nextafter
 
 import numpy as np
 
@@ -64,6 +64,7 @@ class CountWindower:
         self._dirty_shards: set[Shard] = set()
         self._dirty_panes: dict[PaneKey, Pane] = {}
         self._dropped: dict[PaneKey, None] = {}  # as an ordered set
+        self._latest_s = -inf  # the largest event time counted
         self.empty = 0
         self.paused: frozenset[Shard] = frozenset()
 
@@ -141,6 +142,7 @@ class CountWindower:
             pane = Pane(key, earliest_s, latest_s, position, 0, opened.counter.empty())
             opened.panes[records.shard] = pane
         opened.counter.count(pane.table, records, slice(None) if len(rows) == len(records) else rows)
+        self._latest_s = max(self._latest_s, latest_s)
         pane.n_records += len(rows)
         pane.start_s, pane.end_s = min(pane.start_s, earliest_s), max(pane.end_s, latest_s)
         self._dirty_panes[pane.key] = pane
@@ -188,7 +190,11 @@ class CountWindower:
         for pane in panes:
             of_window.setdefault((pane.key.stream, pane.key.profile), []).append(pane)
         for (stream, profile), found in of_window.items():
-            counter, n_records = self._counter_for(stream, inf), sum(pane.n_records for pane in found)
+            n_records = sum(pane.n_records for pane in found)
+            self._latest_s = max(self._latest_s, *(pane.end_s for pane in found))
+            counter = self._counter_for(stream, inf)
+            if counter.profile != profile:  # another holds for the next window, perhaps this one for what lies before
+                counter = self._counter_for(stream, min(pane.start_s for pane in found))
             is_of_rows = all(pane.key.index == 0 for pane in found)
             if counter.profile == profile and is_of_rows and n_records < self._count:
                 of_shard = {pane.key.shard: pane for pane in found}
@@ -223,6 +229,10 @@ class CountWindower:
     @property
     def watermark_s(self) -> float | None:
         return None
+
+    @property
+    def next_start_s(self) -> float:
+        return nextafter(self._latest_s, inf)
 
     @property
     def open_panes(self) -> int:

@@ -46,6 +46,9 @@ LOSSES = ("retention", OTHER)
 MAX_VERSIONS = 8
 """Versions are read from events, so only the last judged ones keep series: a canary, its predecessors, no flood."""
 
+MOST_PROFILES = 64
+"""Of so many versions the profile is shown."""
+
 _WHO = ("model", "version")
 _MAX_EXEMPLAR_CHARACTERS = 128  # OpenMetrics: label names and values of one exemplar together
 _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -99,6 +102,22 @@ class _LastWindows(Collector):
             yield family
 
 
+class _Profiles(Collector):
+    """The profile of each version, built when it is asked for."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.held: Mapping[str, str] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "driftwatch_profile_info", "1; `profile` is the content hash of the version's.", labels=(*_WHO, "profile")
+        )
+        for version, content_hash in self.held.items():
+            family.add_metric((self.model, version, content_hash), 1)
+        yield family
+
+
 class Metrics:
     """The metric families, registered with `registry`.
 
@@ -132,6 +151,8 @@ class Metrics:
         self._start_counters(version)
         self._last_windows = _LastWindows(model)
         registry.register(self._last_windows)
+        self._profiles = _Profiles(model)
+        registry.register(self._profiles)
         self._window_duration_seconds = Histogram(
             "driftwatch_window_duration_seconds",
             "Time it took to judge a window.",
@@ -152,6 +173,10 @@ class Metrics:
         shards = self._gauge("driftwatch_shards", "Shards held, by state.", "state")
         self._shards = {state: shards.labels(*who, state) for state in get_args(ShardState)}
 
+        self._learning = self._gauge(
+            "driftwatch_learning_ratio", "Share of `reference.learn` that has passed; NaN where nothing is learned."
+        ).labels(*who)
+        self._learning.set(float("nan"))
         deliveries = self._counter("driftwatch_webhook_deliveries_total", "Webhook attempts, by outcome.", "outcome")
         self._deliveries = {outcome: deliveries.labels(*who, outcome) for outcome in get_args(Delivery)}
         self._gauge("driftwatch_build_info", "1; `release` is the release of driftwatch.", "release").labels(
@@ -170,6 +195,14 @@ class Metrics:
     def lost(self, reason: str, n: int) -> None:
         """Count `n` records that were gone before they could be read; what `LOSSES` does not list counts as "other"."""
         self._lost[reason if reason in LOSSES else OTHER].inc(n)
+
+    def learning(self, share: float) -> None:
+        """Show how much of the time to learn from has passed; NaN = nothing is learned."""
+        self._learning.set(share)
+
+    def profiles(self, held: Mapping[str, str]) -> None:
+        """Show the content hash of each version's profile; of many versions, the last by name."""
+        self._profiles.held = dict(sorted(held.items())[-MOST_PROFILES:])
 
     def shards(self, counts: Mapping[str, int]) -> None:
         """Show how many shards are in each state; a state that is not named has none."""

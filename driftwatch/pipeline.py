@@ -18,6 +18,7 @@ from driftwatch import checkpoint
 from driftwatch.decision import Decision, encode, rfc3339
 from driftwatch.dedupe import Seen, take
 from driftwatch.halves import Halves
+from driftwatch.learning import Learner
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
@@ -55,6 +56,7 @@ class Parts:
     until it does not; False = we were told to stop before it went through. `committed`: told after each transaction;
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
     `halves`: what the decoder keeps for later, None where it keeps nothing.
+    `learner`: keeps rows that a profile is learned from, None where there is one.
     `warn`: takes a line for the log.
     """
 
@@ -74,6 +76,7 @@ class Parts:
     turned: Callable[[int], object]
     dedupe: int
     halves: Halves | None = None
+    learner: Learner | None = None
     warn: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
@@ -132,6 +135,8 @@ class Pipeline:
                 self._assign(event, now_s)
             case AtEnd(shard, final):
                 windower.at_end(shard, final=final, now_s=now_s)
+                if self._p.learner is not None:
+                    self._p.learner.at_end(shard)
             case Revoked(shard):
                 self._let_go(shard)
             case Held(shards, of, gone):
@@ -148,7 +153,8 @@ class Pipeline:
         windower, shard, committed = self._p.windower, event.shard, event.committed
         known = windower.state(shard)
         position = None if known is None else known.position
-        if position is not None and (event.anew or (event.end is not None and position > event.end)):
+        is_another = position is not None and (event.anew or (event.end is not None and position > event.end))
+        if is_another:
             self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
             windower.begin_anew(shard, event.start)
             self._seen.pop(shard, None)
@@ -158,7 +164,7 @@ class Pipeline:
             self._let_go(shard)
             position = event.start if committed is None else committed.position
             if event.end is not None and position > event.end:
-                position, committed = event.start, None
+                position, committed, is_another = event.start, None, True
             read_to, open_from_s = checkpoint.judged_before(committed)
             self._seen[shard] = Seen(self._p.dedupe)
             windower.assign(shard, position, read_to=read_to, open_from_s=open_from_s, now_s=now_s)
@@ -169,6 +175,8 @@ class Pipeline:
                 else checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
             )
             windower.assign(shard, position, now_s=now_s)
+        if self._p.learner is not None:
+            self._p.learner.assign(shard, anew=is_another)
         if lost := max(0, event.start - position):
             self._p.warn(f"{shard}: {lost} records were gone before they were read; the topic's retention is too short")
             self._p.metrics.lost("retention", lost)
@@ -180,6 +188,8 @@ class Pipeline:
         self._p.windower.revoke(shard)
         if self._p.halves is not None:
             self._p.halves.release(shard)
+        if self._p.learner is not None:
+            self._p.learner.revoke(shard)
         self._seen.pop(shard, None)
         self._anew.add(shard)
 
@@ -189,6 +199,8 @@ class Pipeline:
         added = self._p.windower.add(records, end=decoded.end, now_s=now_s)
         if decoded.waiting_s and len(self._seen) > 1:  # rows may come of another shard's messages alone
             self._p.windower.show(frames.shard, decoded.waiting_s)
+        if self._p.learner is not None:
+            self._p.learner.add(records, ahead=added.ahead, end=decoded.end)
         poison = [*decoded.poison, *(ahead(decoded.events or frames, records, int(i)) for i in added.ahead)]
         if poison and self._p.dead_letters is not None:
             box, at = self._p.dead_letters, rfc3339(int(self._p.now()))
@@ -244,6 +256,7 @@ class Pipeline:
             seen=seen,
             seen_from=seen_from,
             halves=None if p.halves is None else p.halves.changes(),
+            learning=None if p.learner is None else p.learner.changes(),
             policy=state.to_bytes() if decisions else None,
             decisions=[
                 StoredDecision(w.stream.version, w.end_s, w.part, line) for w, line in zip(windows, lines, strict=True)

@@ -20,6 +20,13 @@ Kind = Literal["numeric", "categorical", "embedding"]
 Group = Literal["features", "prediction"]
 
 
+NO_PROFILE = ""
+"""In place of a profile's hash: the version has none, and only its rows are counted."""
+
+LEARNING = "learning"
+"""The same while its profile is being learned."""
+
+
 class Mark(Enum):
     """What stands in a category column where there is no category."""
 
@@ -185,7 +192,7 @@ class Window:
     end_s: float
     n_records: int
     table: Table
-    profile: str  # content hash of the profile that the table is counted on, "" where there was none
+    profile: str  # content hash of the profile that the table is counted on; NO_PROFILE, LEARNING: none
     part: int = 1
     partial: bool = False
     share: tuple[tuple[Shard, ...], int] | None = None  # (shards, of how many): this member's share of the partitions

@@ -19,7 +19,12 @@ _APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
 _TABLES = (
     "CREATE TABLE meta (store_id TEXT NOT NULL, model TEXT NOT NULL)",
     "CREATE TABLE profiles (hash TEXT PRIMARY KEY, body BLOB NOT NULL)",
-    "CREATE TABLE assignments (version TEXT, since_s REAL, hash TEXT NOT NULL, PRIMARY KEY (version, since_s))",
+    "CREATE TABLE assignments (version TEXT, since_s REAL, hash TEXT NOT NULL, origin TEXT NOT NULL,"
+    " PRIMARY KEY (version, since_s))",
+    "CREATE TABLE given (version TEXT PRIMARY KEY, hash TEXT NOT NULL, body BLOB NOT NULL, beside TEXT NOT NULL,"
+    " in_use INTEGER NOT NULL)",
+    "CREATE TABLE learning (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
+    "CREATE TABLE learned (shard TEXT, run INTEGER, first INTEGER, body BLOB NOT NULL, PRIMARY KEY (shard, first))",
     "CREATE TABLE shards (name TEXT PRIMARY KEY, position INTEGER, state BLOB NOT NULL)",
     "CREATE TABLE panes (shard TEXT, version TEXT, number INTEGER, profile TEXT, start_s REAL NOT NULL,"
     " end_s REAL NOT NULL, first_position INTEGER NOT NULL, n_records INTEGER NOT NULL, body BLOB NOT NULL,"

@@ -376,5 +376,14 @@ class TimeWindower:
         return None if clock_s == -inf else clock_s - self._settings.lateness_s
 
     @property
+    def next_start_s(self) -> float:
+        latest_s = -inf
+        for held in self._held.values():
+            settled_s = held.clock.settled_s if len(held.clock.times_s) == 3 else min(held.clock.times_s, default=-inf)
+            shown = [t for t in held.clock.times_s if t <= settled_s + self._settings.ahead_s]
+            latest_s = max(latest_s, *shown, *(pane.start_s for pane in held.panes.values()), -inf)
+        return -inf if latest_s == -inf else (self._pane_of(latest_s) + 1) * self._settings.slide_s
+
+    @property
     def open_panes(self) -> int:
         return sum(len(held.panes) for held in self._held.values())

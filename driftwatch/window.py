@@ -69,7 +69,7 @@ class Counter(Protocol):
 
     @property
     def profile(self) -> str:
-        """The profile's content hash; "" where none is known and only rows are counted."""
+        """The profile's content hash; NO_PROFILE or LEARNING where only rows are counted."""
         ...
 
     def empty(self) -> Table:
@@ -251,6 +251,14 @@ class Windower(Protocol):
     @property
     def open_panes(self) -> int:
         """How many panes are in memory."""
+        ...
+
+    @property
+    def next_start_s(self) -> float:
+        """The event time from which on no pane has been counted: a profile may hold from there; −inf before any row.
+
+        Rows far ahead of their shard's clock do not count.
+        """
         ...
 
 

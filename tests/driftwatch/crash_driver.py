@@ -13,9 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from driftwatch import app, cli, config, pipeline
+from detectors import calibration
+from driftwatch import app, cli, config, learned, live_profiles, pipeline
 from driftwatch.sinks import delivery
 from driftwatch.sinks.webhook import WebhookTarget
 from driftwatch.sources import tabular
@@ -27,6 +29,9 @@ POINTS: dict[str, tuple[type, str, str]] = {
     "before a save": (Store, "save", "before"),
     "amid a save": (Store, "_save_counts", "after"),
     "after a save": (Store, "save", "after"),
+    "before it is learned": (Store, "learn", "before"),
+    "amid its learning": (Store, "_assign", "after"),
+    "after it is learned": (Store, "learn", "after"),
     "before a post": (WebhookTarget, "post", "before"),
     "after a post": (WebhookTarget, "post", "after"),
     "before a retry is recorded": (StoredOutbox, "retry", "before"),
@@ -65,11 +70,27 @@ def warm_up(settings: str) -> None:
     gc.freeze()
 
 
+class Inline:
+    """In place of `Making`: a learned profile that is built in this process, with few draws."""
+
+    def __init__(self, config_path: Path, source: Path) -> None:
+        calibration.DRAWS_FIT, calibration.DRAWS_THRESHOLD = 300, 600
+        self._made = learned.build_learned(config.load(config_path), source).to_bytes()
+
+    def wait(self, seconds: float) -> bytes:
+        """It is there."""
+        return self._made
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
 def live(order: dict[str, Any]) -> None:
     """One life of the sidecar."""
     pipeline.CHECKPOINT_ROWS = 1
     delivery.BACK_OFF_S, delivery.POLL_MIN_S = 0.01, 0.005
     vars(tabular)["JsonLinesSource"] = partial(tabular.JsonLinesSource, batch_size=BATCH)
+    vars(live_profiles)["Making"] = Inline
     if order["point"] is not None:
         kill_at(order["point"], order["number"])
     cli.main(["run", "-c", order["config"]])

@@ -169,3 +169,11 @@ def test_any_typing_error_is_a_config_error_that_names_the_file(file: Path, slip
     for position, character in slips:
         text = text[:position] + character + text[position + 1 :]
     assert_loads_or_is_refused(written(file, text))
+
+
+def test_an_embedding_cannot_be_learned_for_its_length_comes_from_a_reference(file: Path) -> None:
+    text = FULL.replace("reference: {path: reference.parquet}", "reference: {learn: 24h}")
+    assert problems(file, text) == [
+        "reference.learn: must be left out where 'text.v' is an embedding: its length comes from a reference. "
+        "Give `path` or `profile`."
+    ]

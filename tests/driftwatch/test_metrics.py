@@ -77,6 +77,7 @@ def test_every_outcome_of_a_record_is_there_with_zero_from_the_start_and_their_s
 
 def test_the_names_are_the_documented_ones(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.judged("3", "drift", [("covariate", "none")], FULL)
+    metrics.profiles({"3": "a1b2"})
     counters = {
         *("driftwatch_records_total", "driftwatch_records_discarded_total", "driftwatch_records_lost_total"),
         *("driftwatch_dead_letters_dropped_total", "driftwatch_windows_total", "driftwatch_alarms_total"),
@@ -86,6 +87,7 @@ def test_the_names_are_the_documented_ones(registry: CollectorRegistry, metrics:
         *("driftwatch_score", "driftwatch_p_value", "driftwatch_effect", "driftwatch_quality", "driftwatch_caution"),
         *("driftwatch_drift_active", "driftwatch_feature_drift_active", "driftwatch_watermark_lag_seconds"),
         *("driftwatch_consumer_lag_records", "driftwatch_shards", "driftwatch_open_panes", "driftwatch_build_info"),
+        *("driftwatch_learning_ratio", "driftwatch_profile_info"),
     }
     histogram = {f"driftwatch_window_duration_seconds_{part}" for part in ("bucket", "sum", "count")}
     assert names(registry) == counters | gauges | histogram
@@ -102,6 +104,7 @@ def test_both_formats_say_the_same(registry: CollectorRegistry, metrics: Metrics
     metrics.records("used", 123_456_789)
     metrics.watermark_lag_seconds.set(3.5)
     metrics.consumer_lag_records.set(0)
+    metrics.learning(0.25)
     metrics.judged_in(0.004, "2024-01-01T00:00:00Z/2024-01-01T00:05:00Z")
     openmetrics: Series = {
         (sample.name, frozenset(sample.labels.items())): sample.value

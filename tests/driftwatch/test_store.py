@@ -19,7 +19,6 @@ from driftwatch.halves import Half, HalfKey, HalvesChanges
 from driftwatch.outbox import Message
 from driftwatch.records import Shard
 from driftwatch.store import (
-    Assignment,
     PaneKey,
     PaneRow,
     Remembered,
@@ -29,6 +28,7 @@ from driftwatch.store import (
     StoredDecision,
     Transaction,
 )
+from driftwatch.store_profiles import Assignment
 from driftwatch.store_schema import SCHEMA_VERSION, StoreUnavailable
 
 SHARDS = ("p/0", "p/1")
