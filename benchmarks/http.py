@@ -126,6 +126,8 @@ class Bare:
     def take(self, request: Request, connection: Connection) -> Answer | None:
         return OK
 
+    def answered(self, status: int) -> None: ...
+
 
 def serve_bare(port: int) -> None:
     """The server without anything behind it."""

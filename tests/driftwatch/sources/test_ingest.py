@@ -10,6 +10,7 @@ import random
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from driftwatch.sources import connection, ingest
 from driftwatch.sources.connection import Connection
 from driftwatch.sources.ingest import IngestServer, Intake, Terms
 from driftwatch.sources.spool import Entry, Spool
+from driftwatch.sources.tokens import Tokens
 
 BINARY = {
     "ce-specversion": "1.0",
@@ -42,6 +44,7 @@ class Served:
     server: IngestServer
     shed: list[None] = field(default_factory=list)
     troubles: list[str | None] = field(default_factory=list)
+    answers: Counter[int] = field(default_factory=Counter)
 
     @property
     def entries(self) -> list[Entry]:
@@ -88,10 +91,17 @@ def serving(folder: Path, *, max_bytes: int = 2**30, **terms: Any) -> Iterator[S
     spool = Spool(folder / "spool", position=0, max_bytes=max_bytes)
     shed: list[None] = []
     troubles: list[str | None] = []
-    intake = Intake(spool, Terms(**terms), on_trouble=troubles.append, on_shed=lambda: shed.append(None))
+    answers = Counter[int]()
+    intake = Intake(
+        spool,
+        Terms(**terms),
+        on_trouble=troubles.append,
+        on_answers=answers.update,
+        on_shed=lambda: shed.append(None),
+    )
     server = IngestServer("127.0.0.1", 0, intake)
     try:
-        yield Served(spool, intake, server, shed, troubles)
+        yield Served(spool, intake, server, shed, troubles, answers)
     finally:
         server.close()
         spool.close()
@@ -178,7 +188,10 @@ def test_other_paths_and_methods_and_labels_are_refused(served: Served) -> None:
 
 
 def test_with_tokens_only_a_known_one_is_let_in(tmp_path: Path) -> None:
-    with serving(tmp_path, tokens=("one", "zwei")) as served:
+    path = tmp_path / "tokens"
+    path.write_text("one\nzwei\n")
+    tokens = Tokens(path, lambda: tuple(path.read_text().split()))
+    with serving(tmp_path, tokens=tokens) as served:
         for token in ("one", "zwei"):
             assert served.post("/v1/predictions", b"{}", {"authorization": f"Bearer {token}"}).status == 200
         for header in ({}, {"authorization": "Bearer on"}, {"authorization": "one"}, {"authorization": "Basic one"}):
@@ -322,7 +335,6 @@ def test_a_sender_that_waits_to_be_told_to_go_on_is_told(served: Served) -> None
         b"GET\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nhost: a\r\nupgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 2\r\n\r\n{}",
         b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n",
         b"POST / HTTP/1.1\r\nlong: " + b"x" * 100_000,
     ],
@@ -333,6 +345,25 @@ def test_what_is_no_http_1_1_is_answered_400_and_cut_off(served: Served, data: b
     assert statuses(answer) == [400]
     assert served.post("/v1/predictions", b"{}").status == 200
     assert len(served.entries) == 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_an_offer_to_upgrade_is_ignored_and_the_connection_goes_on(served: Served, size: int) -> None:
+    """As Java's clients send it by default."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAA\r\nUpgrade: h2c\r\nHost: a\r\n"
+    head = b"POST /v1/predictions?a=1 HTTP/1.1\r\n" + offer + b"Content-Type: application/json\r\n"
+    sent = head + b"Content-Length: 3\r\n\r\n[1]" + head + b"Transfer-Encoding: chunked\r\n\r\n3\r\n[2]\r\n0\r\n\r\n"
+    sent += b"POST /v1/predictions HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n[3]"
+    sent += head.replace(b"Upgrade, ", b"Upgrade, close, ") + b"Content-Length: 3\r\n\r\n[4]"
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=10) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(sent), size):
+            client.send(sent[at : at + size])
+        answers = b"".join(iter(lambda: client.recv(65_536), b""))
+    assert statuses(answers) == [200] * 4
+    assert answers.count(b"connection: close") == 1
+    assert [entry.body for entry in served.entries] == [b"[1]", b"[2]", b"[3]", b"[4]"]
+    assert served.entries[0].headers == {"content-type": "application/json"}
 
 
 def test_a_sender_that_goes_away_amid_a_body_leaves_nothing(served: Served) -> None:
