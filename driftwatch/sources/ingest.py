@@ -6,6 +6,7 @@ logs its traffic must not wait for it. Other answers are problem+json.
 
 import asyncio
 import logging
+import resource
 import socket
 import threading
 import time
@@ -102,9 +103,8 @@ class Intake:
     def opened(self, connection: Connection) -> Answer | None:
         """One too many is told so."""
         self.connections.add(connection)
-        if len(self.connections) > MAX_CONNECTIONS:
-            return _unavailable(f"at most {MAX_CONNECTIONS} connections are served at once.")
-        return None
+        most = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # the rest is for files
+        return _unavailable(f"at most {most} connections are served at once.") if len(self.connections) > most else None
 
     def closed(self, connection: Connection) -> None:
         """It is served no longer."""

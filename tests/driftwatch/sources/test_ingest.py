@@ -8,7 +8,9 @@ import json
 import os
 import random
 import re
+import resource
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ import pytest
 from driftwatch.errors import ConfigError
 from driftwatch.sources import connection, ingest
 from driftwatch.sources.connection import Connection
+from driftwatch.sources.inflation import Inflation
 from driftwatch.sources.ingest import IngestServer, Intake, Terms
 from driftwatch.sources.spool import Entry, Spool
 from driftwatch.sources.tokens import Tokens
@@ -337,6 +340,8 @@ def test_a_sender_that_waits_to_be_told_to_go_on_is_told(served: Served) -> None
         b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
         b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n",
         b"POST / HTTP/1.1\r\nlong: " + b"x" * 100_000,
+        b"POST / HTTP/1.1\r\n" + b"many: x\r\n" * 10_000,
+        b"POST /" + b"x" * 100_000,
     ],
 )
 def test_what_is_no_http_1_1_is_answered_400_and_cut_off(served: Served, data: bytes) -> None:
@@ -373,6 +378,40 @@ def test_a_sender_that_goes_away_amid_a_body_leaves_nothing(served: Served) -> N
     assert [entry.body for entry in served.entries] == [b"{}"]
 
 
+BEGUN = b"POST /v1/predictions HTTP/1.1\r\nhost: a\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "drop"),
+    [
+        (b"", b"P"),
+        (b"P", b"O"),
+        (BEGUN, b"x"),
+        (BEGUN + b"content-length: 100000\r\n\r\n", b"x"),
+        (BEGUN + b"transfer-encoding: chunked\r\n\r\n", b"1\r\n0\r\n"),
+        (BEGUN + b"transfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+    ],
+)
+def test_a_sender_that_drips_is_ended(
+    served: Served, monkeypatch: pytest.MonkeyPatch, begun: bytes, drop: bytes
+) -> None:
+    """However often a little of its request comes."""
+    monkeypatch.setattr(ingest, "REQUEST_S", 0.05)
+    monkeypatch.setattr(ingest, "SWEEP_S", 0.02)
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=10) as client:
+        client.settimeout(0.005)
+        client.sendall(begun)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                client.send(drop[:1])
+                drop = drop[1:] + drop[:1]
+                with contextlib.suppress(TimeoutError):
+                    if not client.recv(100):
+                        break
+    assert served.post("/v1/predictions", b"{}").status == 200
+    assert len(served.entries) == 1
+
+
 def test_slow_and_idle_connections_are_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "REQUEST_S", 0.05)
     monkeypatch.setattr(ingest, "SWEEP_S", 0.02)
@@ -385,9 +424,67 @@ def test_slow_and_idle_connections_are_ended(served: Served, monkeypatch: pytest
                 assert client.recv(10) == b""
 
 
-def test_one_connection_too_many_is_told_so(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "MAX_CONNECTIONS", 0)
-    assert served.raw(b"").startswith(b"HTTP/1.1 503 ")
+def test_one_connection_too_many_is_told_so_until_another_ends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_CONNECTIONS", 5)
+    with contextlib.ExitStack() as stack:
+        idle = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.server.port), timeout=10))
+            for _ in range(5)
+        ]
+        reply = served.post("/v1/predictions", b"{}")
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert "at most 5 connections" in reply.detail
+        for client in idle:  # those that were let in are served on
+            client.sendall(b"POST /v1/predictions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}")
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    while served.post("/v1/predictions", b"{}").status != 200:
+        time.sleep(0.01)
+
+
+def test_no_more_connections_are_served_than_the_process_may_have_files(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (4, 4))
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.server.port), timeout=10))
+        assert "at most 2 connections" in served.post("/v1/predictions", b"{}").detail
+
+
+def test_a_long_gzip_lets_others_in_while_it_is_inflated(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_begun, is_other_in = threading.Event(), threading.Event()
+    step = Inflation.step
+
+    def held_up(self: Inflation) -> bool:
+        is_begun.set()
+        return step(self) if is_other_in.is_set() else False
+
+    monkeypatch.setattr(Inflation, "step", held_up)
+    long = bytes(ingest.MAX_INFLATED_BYTES // 8)
+    replies: list[Reply] = []
+    senders = [
+        threading.Thread(target=lambda: replies.append(served.post("/v1/predictions", gzip.compress(long))))
+        for _ in range(2)
+    ]
+    for sender in senders:
+        sender.start()
+    assert is_begun.wait(30)
+    assert served.post("/v1/predictions", b"[]").status == 200
+    is_other_in.set()
+    for sender in senders:
+        sender.join()
+    assert [reply.status for reply in replies] == [200, 200]
+    assert [entry.body == long for entry in served.entries] == [False, True, True]
+
+
+def test_answers_are_counted_by_status(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "SWEEP_S", 0.01)
+    for path, body in (("/v1/predictions", b"{}"), ("/v1/predictions", b"{}"), ("/", b"{}"), ("/no", b"")):
+        served.post(path, body)
+    served.raw(b"nonsense\r\n\r\n")
+    while served.answers.total() < 5:
+        time.sleep(0.01)
+    assert served.answers == {200: 2, 400: 2, 404: 1}
 
 
 def test_too_many_bodies_at_once_are_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftwatch.errors import StoreUnavailable
-from driftwatch.sources.spool import Body, Entry, Spool, SpoolFull
+from driftwatch.sources.spool import MOST_PARTS, Body, Entry, Spool, SpoolFull
 
 SMALL = 300  # bytes of a segment: most sequences fill several
 
@@ -111,6 +111,21 @@ def test_a_disk_that_is_full_changes_nothing_and_is_told(tmp_path: Path, monkeyp
     again = opened(tmp_path)
     assert [e.body for e in everything(again)] == [b"kept", b"kept too"]
     again.close()
+
+
+def test_many_bodies_of_many_pieces_go_in_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = opened(tmp_path, max_bytes=400_000, segment_bytes=2**20)
+    write = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, parts: write(file, parts[: len(parts) // 2]))  # short writes
+    many = [Body({}, [b"%d" % i, bytearray(b"abc"), memoryview(b"def")], float(i)) for i in range(2 * MOST_PARTS)]
+    spool.append(*many)
+    assert [e.body for e in everything(spool)] == [b"%dabcdef" % i for i in range(len(many))]
+    with pytest.raises(SpoolFull):
+        spool.append(Body({}, [b"fits"], 0.0), Body({}, [bytes(400_000)], 0.0))
+    assert len(everything(spool)) == len(many)
+    spool.close()
 
 
 def test_a_body_larger_than_a_read_and_a_segment_comes_whole(tmp_path: Path) -> None:
