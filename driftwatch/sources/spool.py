@@ -214,13 +214,13 @@ class Spool:
 
     def forget(self, position: int) -> None:
         """Deletes the segments that lie wholly before a position; the one that is written stays."""
-        with self._lock:
-            while len(self._segments) > 1 and self._segments[1].base <= position:
-                try:
-                    self._segments[0].path.unlink(missing_ok=True)
-                except OSError as error:
-                    _log.warning("%s cannot be deleted yet: %s", self._segments[0].path, error.strerror)
-                    return
+        while len(self._segments) > 1 and self._segments[1].base <= position:
+            try:
+                self._segments[0].path.unlink(missing_ok=True)  # without the lock: it takes a while, and senders wait
+            except OSError as error:
+                _log.warning("%s cannot be deleted yet: %s", self._segments[0].path, error.strerror)
+                return
+            with self._lock:
                 self._segments = self._segments[1:]
 
     def _place(self, position: int, end: int) -> tuple[_Segment, int, int]:
