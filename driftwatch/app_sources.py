@@ -89,13 +89,22 @@ def open_intake(
 ) -> "tuple[Spool, IngestServer]":
     """The spool, as far as it was read, and the server that fills it. Raises ConfigError and StateError."""
     from driftwatch.sources.ingest import IngestServer, Intake, Terms  # asyncio and a parser, which others do not need
+    from driftwatch.sources.tokens import Tokens
 
     known = remembered.shards.get(http.SHARD)
     position = 0 if known is None or known.position is None else known.position
-    terms = Terms(source.max_body, source.tokens(), source.full, source.durable)
+    tokens = None if source.tokens_file is None else Tokens(source.tokens_file, source.tokens)
+    terms = Terms(source.max_body, tokens, source.full, source.durable)
     spool = Spool(config.state.path.parent / "spool", position=position, max_bytes=source.spool.max_bytes)
+    metrics.add_http(lambda: spool.n_bytes, spool.max_bytes)
     try:
-        intake = Intake(spool, terms, on_trouble=lacks, on_shed=lambda: metrics.discarded("http", "shed"))
+        intake = Intake(
+            spool,
+            terms,
+            on_trouble=lacks,
+            on_answers=metrics.http_answers,
+            on_shed=lambda: metrics.discarded("http", "shed"),
+        )
         server = IngestServer(source.host, source.port, intake)
     except ConfigError:
         spool.close()

@@ -120,7 +120,10 @@ class HttpSource(Section):
         """The bearer tokens that let in; none: anyone may send. Raises ConfigError where the file cannot be read."""
         if self.tokens_file is None:
             return ()
-        return tuple(token for line in read_secret(self.tokens_file).splitlines() if (token := line.strip()))
+        tokens = tuple(token for line in read_secret(self.tokens_file).splitlines() if (token := line.strip()))
+        if not tokens:
+            raise ConfigError(f"{self.tokens_file}: must hold a token, one a line; got empty lines.")
+        return tokens
 
 
 class FilePaths(Section):

@@ -5,7 +5,7 @@ the configured version; what a judged window says carries the version that the w
 bounded: features come from the configuration, other label values from closed sets, versions are the last few judged.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version as distribution_version
 from itertools import product
@@ -42,6 +42,9 @@ DISCARDS = {
 """Where a record can be dropped, and why there."""
 
 LOSSES = ("retention", OTHER)
+
+HTTP_STATUSES = (200, 400, 401, 404, 405, 413, 415, 501, 503)
+"""What the ingest server answers."""
 
 MAX_VERSIONS = 8
 """Versions are read from events, so only the last judged ones keep series: a canary, its predecessors, no flood."""
@@ -203,6 +206,21 @@ class Metrics:
     def profiles(self, held: Mapping[str, str]) -> None:
         """Show the content hash of each version's profile; of many versions, the last by name."""
         self._profiles.held = dict(sorted(held.items())[-MOST_PROFILES:])
+
+    def add_http(self, spool_bytes: Callable[[], float], spool_max_bytes: int) -> None:
+        """Add what only an http source has, once: its spool's size and bound, and what its senders are answered."""
+        who = (self.model, self.version)
+        requests = self._counter("driftwatch_http_requests_total", "Requests of senders, by status.", "status")
+        self._http_answers = {status: requests.labels(*who, str(status)) for status in HTTP_STATUSES}
+        size = self._gauge("driftwatch_spool_bytes", "Bytes of bodies that lie in the spool.").labels(*who)
+        size.set_function(spool_bytes)
+        bound = self._gauge("driftwatch_spool_max_bytes", "Most bytes that the spool may hold.").labels(*who)
+        bound.set(spool_max_bytes)
+
+    def http_answers(self, counts: Mapping[int, int]) -> None:
+        """Count answers to senders, by status."""
+        for status, n in counts.items():
+            self._http_answers[status].inc(n)
 
     def shards(self, counts: Mapping[str, int]) -> None:
         """Show how many shards are in each state; a state that is not named has none."""

@@ -18,6 +18,7 @@ import numpy as np
 from driftwatch.decode import cloud_events
 from driftwatch.decode.cells import bounded
 from driftwatch.decode.cloud_events import CloudEvent
+from driftwatch.decode.depth import shallow
 from driftwatch.decode.inference import InferenceRows, Row, joined, row_ids
 from driftwatch.decode.json import JsonDecoder
 from driftwatch.decode.lenient import Unreadable, read_json
@@ -134,9 +135,9 @@ class BodyDecoder:
             return
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == cloud_events.STRUCTURED:
-            self._take(expanded, cloud_events.from_envelope(body))
+            self._take(expanded, cloud_events.from_envelope(shallow(body)))
         elif media_type == cloud_events.BATCH:
-            for document in _bounded(cloud_events.items(body)):
+            for document in _bounded(cloud_events.items(shallow(body))):
                 try:
                     self._take(expanded, cloud_events.from_envelope(document))
                 except Unreadable as error:
@@ -145,16 +146,19 @@ class BodyDecoder:
             self._take(expanded, event)
         elif media_type in LINES:
             for line in _bounded([line for line in map(bytes.strip, body.split(b"\n")) if line]):
-                expanded.add(line, None)
+                try:
+                    expanded.add(shallow(line), None)
+                except Unreadable as error:
+                    expanded.refuse(error, line)
         elif body[:64].lstrip().startswith(b"["):
-            for item in _bounded(cloud_events.items(body)):
+            for item in _bounded(cloud_events.items(shallow(body))):
                 expanded.add(item, None)
         elif self._form == "cloudevents":
             self._take(expanded, cloud_events.from_envelope(body))
         elif self._form == "open-inference":
             self._take(expanded, _inference(body))
         else:
-            expanded.add(body, None)
+            expanded.add(shallow(body), None)
 
     # CloudEvents ----------------------------------------------------------------------------------------------------
 
@@ -171,7 +175,7 @@ class BodyDecoder:
     def _plain(self, event: CloudEvent) -> bytes | None:
         """The plain event in a CloudEvent's data, with the CloudEvent's id where it has none; None: it is no such."""
         try:
-            fields: dict[str, object] = dict(_fields.decode(event.data))
+            fields: dict[str, object] = dict(_fields.decode(shallow(event.data)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             fields = read_json(event.data)
             if not isinstance(fields, dict):

@@ -91,6 +91,23 @@ def test_the_names_are_the_documented_ones(registry: CollectorRegistry, metrics:
     }
     histogram = {f"driftwatch_window_duration_seconds_{part}" for part in ("bucket", "sum", "count")}
     assert names(registry) == counters | gauges | histogram
+    metrics.add_http(lambda: 7, 8)
+    http = {"driftwatch_http_requests_total", "driftwatch_spool_bytes", "driftwatch_spool_max_bytes"}
+    assert names(registry) == counters | gauges | histogram | http
+
+
+def test_an_http_source_shows_its_spool_and_its_answers(registry: CollectorRegistry, metrics: Metrics) -> None:
+    n_bytes = 7
+    metrics.add_http(lambda: n_bytes, 8)
+    metrics.http_answers({200: 3, 503: 1})
+    metrics.http_answers({200: 2})
+    n_bytes = 6
+    assert value(registry, "driftwatch_spool_bytes") == 6
+    assert value(registry, "driftwatch_spool_max_bytes") == 8
+    found = {
+        status: value(registry, "driftwatch_http_requests_total", status=status) for status in ("200", "413", "503")
+    }
+    assert found == {"200": 5, "413": 0, "503": 1}
 
 
 def test_every_series_carries_model_and_version(registry: CollectorRegistry, metrics: Metrics) -> None:
