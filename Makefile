@@ -27,7 +27,7 @@ test: .venv/installed-dev promtool  ## the tests, without the slow ones
 
 test-all: .venv/installed-dev promtool  ## every test
 	@echo "test-all: pytest, the slow tests too"
-	@$(PYTEST) -m "slow or not slow"
+	@$(PYTEST) -m "slow or not slow" --hypothesis-profile=search
 
 lint: .venv/installed-dev
 	@echo "lint: ruff"

@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: its threads spin between small matrices
+
+# Everyday runs try the same examples each time, so that a failure is the change's; `make test-all` looks for new ones.
+# A busy machine makes no example fail.
+settings.register_profile("everyday", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None)
+settings.load_profile("everyday")
 
 ROOT = Path(__file__).parent
 

@@ -95,7 +95,7 @@ def rows(*stores: Store) -> Counter[str]:
 LIVES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6), st.sampled_from(["killed", "revoked", "ended"])))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(lives=LIVES, size=st.integers(1, 90))
 def test_however_often_a_shard_moves_each_row_is_counted_once(lives: list[tuple[int, int, str]], size: int) -> None:
     group, members = Group(Shard("t/0"), LOG), [Store.open(None, model="credit") for _ in range(2)]

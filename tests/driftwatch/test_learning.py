@@ -124,7 +124,7 @@ def cut(times_s: list[float], sizes: list[int]) -> list[Records]:
     return [records(times_s[a:b], start=a) for a, b in pairwise(edges) if b > a]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(-20, 20), min_size=40, max_size=120),
     st.lists(st.integers(1, 40), max_size=8),

@@ -412,7 +412,7 @@ def test_a_message_that_still_waits_is_not_written_twice(path: Path) -> None:
     store.close()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans()), min_size=1, max_size=8), st.data())
 def test_the_next_due_time_is_the_earliest_at_which_something_is_due(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, bool]], data: st.DataObject

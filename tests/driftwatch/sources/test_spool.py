@@ -37,7 +37,7 @@ def last_segment(folder: Path) -> Path:
     return max(folder.glob("*.spool"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(operations)
 def test_any_sequence_of_appends_ends_and_losses_gives_back_what_was_acknowledged(sequence: list[Any]) -> None:
     with TemporaryDirectory() as name:
