@@ -126,7 +126,6 @@ def test_one_stream_split_at_every_batch_size_gives_the_same_windows(rules: Time
 
 
 @given(streams(most_shards=1), time_windows, st.data())
-@settings()
 def test_a_shard_that_moves_between_members_has_each_row_judged_once_in_each_of_its_windows(
     shards: dict[str, list[Row]], rules: TimeWindows, data: st.DataObject
 ):
@@ -439,7 +438,6 @@ def test_rows_of_several_versions_go_to_the_windows_of_their_streams():
 
 
 @given(streams(), time_windows, st.data())
-@settings()
 def test_idle_stalled_and_paused_shards_lose_and_double_no_row(
     shards: dict[str, list[Row]], rules: TimeWindows, data: st.DataObject
 ):
