@@ -42,6 +42,7 @@ class LearningState(msgspec.Struct):
     end_s: float = inf
     every: int = 1  # runs whose number this divides are kept
     latest_s: float = -inf
+    is_closed: bool = False  # it is complete, and no row is taken any more
     shards: dict[Shard, _Shard] = {}
 
     @property
@@ -132,7 +133,7 @@ class Learner:
 
     def add(self, records: Records, *, ahead: np.ndarray, end: int) -> None:
         """Takes the rows of a batch that are to be learned from; `ahead`: those too far past their shard's clock."""
-        if self.is_stopped:
+        if self.is_stopped or self.state.is_closed:
             return
         shard = self.state.shards.setdefault(records.shard, _Shard())
         shard.is_at_end, self._is_changed = False, True
@@ -209,6 +210,10 @@ class Learner:
         """Nothing is learned any more, and nothing of it stored."""
         self.is_stopped = True
         self._new.clear()
+
+    def close(self) -> None:
+        """Takes no row any more: a profile is built of those that are there."""
+        self.state.is_closed = self._is_changed = True
 
     @property
     def is_complete(self) -> bool:

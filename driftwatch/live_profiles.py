@@ -21,7 +21,7 @@ from driftwatch.metrics import Metrics
 from driftwatch.monitor import Monitor
 from driftwatch.profiles import Making
 from driftwatch.references import ALWAYS, Loaded, named_profiles
-from driftwatch.store import Store
+from driftwatch.store import Store, Transaction
 from driftwatch.store_profiles import Assignment
 from driftwatch.units import format_duration
 from driftwatch.whole_file import replace_file
@@ -163,7 +163,10 @@ class LiveProfiles:
                 learner.least_rows,
             )
             learner.go_on()
-        elif learner.is_complete:
+        elif learner.state.is_closed or learner.is_complete:
+            if not learner.state.is_closed:
+                learner.close()
+                self._l.store.save(Transaction(learning=learner.changes()))
             if self._making is None and not self._rests(learner.schema.version, ""):
                 log.info("learned %d rows, of which %d are kept", learner.state.n_rows, learner.state.n_kept)
                 self._make(learner.schema.version, "", self._l.config.state.path)
