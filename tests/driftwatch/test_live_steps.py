@@ -22,7 +22,7 @@ from driftwatch.records import Records, Shard, Stream
 from driftwatch.store import Store
 from driftwatch.store_profiles import Given
 
-NARROW = {**TIME, "length": "2000s"}  # windows for which the profile of the tests has to be simulated again
+WIDE = {**TIME, "length": "2000s"}  # windows for which the profile of the tests has to be simulated again
 
 
 class FakeMaking:
@@ -64,7 +64,7 @@ def loop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """It learns version 1 and has no other profile."""
     monkeypatch.setattr(live_profiles, "Making", FakeMaking)
     FakeMaking.made = []
-    path = write_config(folder, window=NARROW, reference={"learn": "1000s", "save": "saved.profile"})
+    path = write_config(folder, window=WIDE, reference={"learn": "1000s", "save": "saved.profile"})
     settings = config.load(path)
     with Store.open(settings.state.path, model="credit") as store:
         schema = settings.event_schema()
