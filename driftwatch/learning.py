@@ -218,15 +218,18 @@ class Learner:
     @property
     def is_complete(self) -> bool:
         """Whether the stretch has passed on every shard, and holds rows enough."""
-        shards = self.state.shards
-        waits = [name for name, s in shards.items() if not (s.is_done or s.is_at_end or name in self._gone)]
-        return any(s.is_done for s in shards.values()) and not waits and self.state.n_kept >= self.least_rows
+        return self._has_passed and self.state.n_kept >= self.least_rows
 
     @property
     def is_too_short(self) -> bool:
         """Whether the stretch has passed with too few rows in it."""
-        shards = self.state.shards.values()
-        return any(shard.is_done for shard in shards) and self.state.n_kept < self.least_rows
+        return self._has_passed and self.state.n_kept < self.least_rows
+
+    @property
+    def _has_passed(self) -> bool:
+        shards = self.state.shards
+        waits = [name for name, s in shards.items() if not (s.is_done or s.is_at_end or name in self._gone)]
+        return not waits and any(s.is_done for s in shards.values())
 
     def go_on(self) -> None:
         """Moves the end on by as much again."""
