@@ -470,6 +470,8 @@ def test_a_profile_may_hold_from_the_first_pane_after_all_rows_but_strays_also_b
     rules = TimeWindows(10.0, 5.0, 2.0, max_ahead_s=100.0)
     first = windower(rules)
     assert first.next_start_s == -inf
+    for shard in "ab":
+        first.assign(Shard(shard), 0, now_s=0.0)
     feed(first, "a", [1.0])
     assert first.next_start_s == 5.0
     feed(first, "a", [17.0, 3.0, 5000.0, 18.0], first=1)  # one is far ahead
