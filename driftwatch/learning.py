@@ -42,6 +42,7 @@ class LearningState(msgspec.Struct):
     end_s: float = inf
     every: int = 1  # runs whose number this divides are kept
     latest_s: float = -inf
+    is_closed: bool = False  # it is complete, and no row is taken any more
     shards: dict[Shard, _Shard] = {}
 
     @property
@@ -132,7 +133,7 @@ class Learner:
 
     def add(self, records: Records, *, ahead: np.ndarray, end: int) -> None:
         """Takes the rows of a batch that are to be learned from; `ahead`: those too far past their shard's clock."""
-        if self.is_stopped:
+        if self.is_stopped or self.state.is_closed:
             return
         shard = self.state.shards.setdefault(records.shard, _Shard())
         shard.is_at_end, self._is_changed = False, True
@@ -210,18 +211,25 @@ class Learner:
         self.is_stopped = True
         self._new.clear()
 
+    def close(self) -> None:
+        """Takes no row any more: a profile is built of those that are there."""
+        self.state.is_closed = self._is_changed = True
+
     @property
     def is_complete(self) -> bool:
         """Whether the stretch has passed on every shard, and holds rows enough."""
-        shards = self.state.shards
-        waits = [name for name, s in shards.items() if not (s.is_done or s.is_at_end or name in self._gone)]
-        return any(s.is_done for s in shards.values()) and not waits and self.state.n_kept >= self.least_rows
+        return self._has_passed and self.state.n_kept >= self.least_rows
 
     @property
     def is_too_short(self) -> bool:
         """Whether the stretch has passed with too few rows in it."""
-        shards = self.state.shards.values()
-        return any(shard.is_done for shard in shards) and self.state.n_kept < self.least_rows
+        return self._has_passed and self.state.n_kept < self.least_rows
+
+    @property
+    def _has_passed(self) -> bool:
+        shards = self.state.shards
+        waits = [name for name, s in shards.items() if not (s.is_done or s.is_at_end or name in self._gone)]
+        return not waits and any(s.is_done for s in shards.values())
 
     def go_on(self) -> None:
         """Moves the end on by as much again."""

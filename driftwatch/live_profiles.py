@@ -21,7 +21,7 @@ from driftwatch.metrics import Metrics
 from driftwatch.monitor import Monitor
 from driftwatch.profiles import Making
 from driftwatch.references import ALWAYS, Loaded, named_profiles
-from driftwatch.store import Store
+from driftwatch.store import Store, Transaction
 from driftwatch.store_profiles import Assignment
 from driftwatch.units import format_duration
 from driftwatch.whole_file import replace_file
@@ -66,6 +66,7 @@ class LiveProfiles:
         self._named = {version for version, _ in named_profiles(live.config)} | {live.config.model.version}
         self._said_s = clock()
         self._making: tuple[str, str, Making] | None = None  # version, content hash ("" = learned), process
+        self._unfit: set[tuple[str, str]] = set()  # made for other windows: these wait for one another
         self._failed: dict[tuple[str, str], float] = {}  # when
         self._show()
 
@@ -93,7 +94,7 @@ class LiveProfiles:
 
     def _take_up(self, version: str, content_hash: str) -> None:
         """Uses a profile that waits, or has it simulated for these windows first."""
-        if self._rests(version, content_hash) or (self._making and self._making[:2] == (version, content_hash)):
+        if self._rests(version, content_hash) or (self._making is not None and (version, content_hash) in self._unfit):
             return
         body = self._l.store.given_body(version)
         if body is None or hash_of(body) != content_hash:
@@ -101,7 +102,9 @@ class LiveProfiles:
         put = Loaded.of(body)
         if profiles.fits(put.profile, self._l.config):
             self._use(version, put)
-        elif self._making is None:
+            return
+        self._unfit.add((version, content_hash))
+        if self._making is None:
             log.info("version %s: the profile %s is simulated for the configured windows", version, content_hash)
             self._make(version, content_hash, body)
 
@@ -163,7 +166,10 @@ class LiveProfiles:
                 learner.least_rows,
             )
             learner.go_on()
-        elif learner.is_complete:
+        elif learner.state.is_closed or learner.is_complete:
+            if not learner.state.is_closed:
+                learner.close()
+                self._l.store.save(Transaction(learning=learner.changes()))
             if self._making is None and not self._rests(learner.schema.version, ""):
                 log.info("learned %d rows, of which %d are kept", learner.state.n_rows, learner.state.n_kept)
                 self._make(learner.schema.version, "", self._l.config.state.path)

@@ -14,7 +14,7 @@ from driftwatch.errors import ConfigError
 from driftwatch.records import LEARNING, NO_PROFILE, Schema
 from driftwatch.store import Remembered, Store
 from driftwatch.store_profiles import Assignment
-from driftwatch.window import ShardState
+from driftwatch.window import DAY_S, ShardState
 
 log = logging.getLogger("driftwatch")
 ALWAYS = -1e300  # an assignment that holds from the beginning
@@ -210,4 +210,6 @@ def _kept(store: Store, content_hash: str) -> Profile:
 
 
 def _clock_s(state: bytes) -> Iterable[float]:
-    return msgspec.msgpack.decode(state, type=ShardState).clock_s
+    """The largest event times that a shard has shown, but for strays: more than a day past the third of them."""
+    times_s = msgspec.msgpack.decode(state, type=ShardState).clock_s
+    return (t for t in times_s if t <= times_s[-1] + DAY_S)

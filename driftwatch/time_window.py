@@ -377,12 +377,15 @@ class TimeWindower:
 
     @property
     def next_start_s(self) -> float:
-        latest_s = -inf
-        for held in self._held.values():
-            settled_s = held.clock.settled_s if len(held.clock.times_s) == 3 else min(held.clock.times_s, default=-inf)
-            shown = [t for t in held.clock.times_s if t <= settled_s + self._settings.ahead_s]
-            latest_s = max(latest_s, *shown, *(pane.start_s for pane in held.panes.values()), -inf)
-        return -inf if latest_s == -inf else (self._pane_of(latest_s) + 1) * self._settings.slide_s
+        clocks = [held.clock.times_s for held in self._held.values()] + [s.clock_s for s in self._away.values()]
+        panes = chain.from_iterable([*(h.panes for h in self._held.values()), *self._away_panes.values()])
+        latest_s = max((self._start_s(key.index) for key in panes), default=-inf)
+        for times_s in clocks:  # the third-largest, or the smallest of fewer, says which of the others are strays
+            latest_s = max(latest_s, *(t for t in times_s if t <= times_s[-1] + self._settings.ahead_s), -inf)
+        return -inf if latest_s == -inf else self._start_s(self._pane_of(latest_s) + 1)
+
+    def _start_s(self, index: int) -> float:
+        return index * self._settings.slide_s
 
     @property
     def open_panes(self) -> int:

@@ -87,7 +87,8 @@ def trial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-@pytest.mark.parametrize("point", [pytest.param("amid a save", marks=pytest.mark.slow), "after a save"])
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["amid a save", "after a save"])
 def test_killed_at_every_write_it_learns_the_same_profile(trial: Trial, point: str) -> None:
     n_saves = 0
     settings = trial.fresh()
@@ -119,6 +120,7 @@ def test_killed_as_it_is_frozen_it_freezes_the_same_profile(trial: Trial, point:
     trial.agrees(settings)
 
 
+@pytest.mark.slow
 def test_killed_at_random_times_it_learns_the_same_profile(trial: Trial) -> None:
     dice = random.Random(0)
     for _ in range(3):

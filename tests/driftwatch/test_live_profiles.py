@@ -64,6 +64,7 @@ def test_a_profile_for_an_unknown_version_survives_a_kill_and_the_next_window_is
         assert json.loads(sidecar.ask("GET", "/v1/profile/1")[1])["since"] is None
 
 
+@pytest.mark.slow
 def test_with_count_windows_the_one_that_fills_goes_on_as_it_began_also_after_a_kill(
     folder: Path, other_bytes: bytes
 ) -> None:
