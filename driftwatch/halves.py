@@ -123,7 +123,8 @@ class Halves:
         if not slots:
             return inf
         waits_s = min((half.time_s for half in self._waiting.values()), default=inf)
-        first = (min(oldest_s, waits_s) - self._match_s) // self._match_s
+        needed_s = min(oldest_s, waits_s) - self._match_s
+        first = needed_s // self._match_s if needed_s < inf else inf
         for slot in [slot for slot in slots if slot < first]:
             del slots[slot]
         return min(slots.values(), default=inf)

@@ -8,6 +8,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 
 from driftwatch.errors import ConfigError, SourceError
 from driftwatch.sources.kafka_client import (
+    BATCH,
     REQUEST_S,
     Batch,
     Bounds,
@@ -22,7 +23,7 @@ from driftwatch.sources.kafka_client import (
     telling,
 )
 
-CONSUME, CONSUME_S = 1000, 0.2  # a call waits until it has so many, or for so long
+CONSUME, CONSUME_S = BATCH, 0.2  # a call waits until it has so many, or for so long
 FIXED = frozenset(
     {"bootstrap.servers", "group.id", "group.instance.id", "group.protocol", "enable.auto.commit", "auto.offset.reset"}
     | {"enable.auto.offset.store", "error_cb", "on_commit"}
@@ -65,7 +66,7 @@ class ConfluentClient:
             "socket.connection.setup.timeout.ms": 3000,
             "reconnect.backoff.max.ms": 1000,
             "queued.min.messages": 10_000,
-            "queued.max.messages.kbytes": 16_384,  # what is fetched ahead; the client's 64 MB gain no speed
+            "queued.max.messages.kbytes": 8_192,  # what is fetched ahead; more gains no speed
             "fetch.queue.backoff.ms": 20,  # where that is full it would wait for a second
             "log_level": 0,  # what matters comes as an error
             "error_cb": self._on_error,

@@ -115,13 +115,14 @@ def _unpacked(partition: Partition, batches: Sequence[RecordBatch], begin: int) 
         size, starts = _numbers(view, at + np.maximum(key_size, 0))
         ends = starts + np.maximum(size, 0)
         n_headers, at = _numbers(view, ends)
+        headers = None
+        if n_headers.any():
+            places = zip(at.tolist(), n_headers.tolist(), end.tolist(), strict=True)
+            headers = telling([_headers(data, *place) for place in places])
     except IndexError as error:
         raise CorruptRecordError("a record ends before its fields do") from error
-    if not np.array_equal(at[n_headers == 0], end[n_headers == 0]):
+    if not n_headers.any() and not np.array_equal(at, end):
         raise CorruptRecordError("a record's fields are shorter or longer than it says")
-    headers = None
-    if n_headers.any():
-        headers = telling(_headers(data, *place) for place in zip(at.tolist(), n_headers.tolist(), strict=True))
     of_batch = np.repeat(np.arange(len(batches)), [batch.n for batch in batches])
     offsets += np.array([batch.offset for batch in batches], np.int64)[of_batch]
     times_ms[np.array([batch.is_append_time for batch in batches])[of_batch]] = 0
@@ -198,8 +199,8 @@ def _blank(view: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> None:
     view[begins] = NEWLINE
 
 
-def _headers(data: bytearray, at: int, n: int) -> list[tuple[str, bytes | None]]:
-    """The n headers of a record."""
+def _headers(data: bytearray, at: int, n: int, end: int) -> list[tuple[str, bytes | None]]:
+    """The n headers of a record, which end it. Raises IndexError and CorruptRecordError."""
     found: list[tuple[str, bytes | None]] = []
     for _ in range(n):
         size, at = _number(data, at)
@@ -207,6 +208,8 @@ def _headers(data: bytearray, at: int, n: int) -> list[tuple[str, bytes | None]]
         size, at = _number(data, at + size)
         found.append((name, None if size < 0 else bytes(data[at : at + size])))
         at += max(size, 0)
+    if at != end:
+        raise CorruptRecordError("a record's headers are shorter or longer than it says")
     return found
 
 

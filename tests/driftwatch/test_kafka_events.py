@@ -79,7 +79,7 @@ def test_cloud_events_are_read_in_either_form(client: str, kafka: str, sidecars:
     assert (sidecar.count("used"), sidecar.count("tombstone")) == (len(stream), 1)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", [CLIENTS[0], pytest.param(CLIENTS[1], marks=pytest.mark.slow)])
 def test_requests_meet_responses_of_another_partition_also_across_a_kill_and_without_the_state(
     client: str, kafka: str, sidecars: Sidecars, folder: Path
 ) -> None:
