@@ -87,9 +87,14 @@ class CountWindower:
         self._away[shard] = ShardState(None, state.read_to)
         self._dirty_shards.add(shard)
 
-    def forget(self, shard: Shard) -> None:
-        self.revoke(shard)
-        self._away[shard] = ShardState(None, 0)
+    def begin_anew(self, shard: Shard, position: int) -> None:
+        self._held.pop(shard, None)
+        for opened in self._open.values():
+            if (pane := opened.panes.get(shard)) is not None:
+                pane.first_position = position
+                self._dirty_panes[pane.key] = pane
+        self._away[shard] = ShardState(position, position)
+        self._dirty_shards.add(shard)
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self._held[shard].at_end = True

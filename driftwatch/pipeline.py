@@ -143,10 +143,12 @@ class Pipeline:
         position = None if known is None else known.position
         if position is not None and event.end is not None and position > event.end:
             self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
-            windower.forget(shard)
-            self._let_go(shard)
-            position, committed = None, None
-        if position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
+            position = event.start
+            windower.begin_anew(shard, position)
+            windower.assign(shard, position, now_s=now_s)
+            self._seen[shard] = Seen(self._p.dedupe)
+            self._anew.add(shard)
+        elif position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
             self._let_go(shard)
             position = event.start if committed is None else committed.position
             if event.end is not None and position > event.end:

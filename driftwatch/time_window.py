@@ -98,9 +98,16 @@ class TimeWindower:
         self._away[shard] = ShardState(None, state.read_to, (), state.open_from_s)
         self._dirty_shards.add(shard)
 
-    def forget(self, shard: Shard) -> None:
-        self.revoke(shard)
-        self._away[shard] = ShardState(None, 0)
+    def begin_anew(self, shard: Shard, position: int) -> None:
+        state = self.state(shard)
+        held = self._held.pop(shard, None)
+        panes = held.panes if held else self._away_panes.get(shard, {})
+        for key, pane in panes.items():
+            pane.first_position = position
+            self._dirty_panes[key] = pane
+        self._away_panes[shard] = panes
+        self._away[shard] = ShardState(position, position, (), None if state is None else state.open_from_s)
+        self._dirty_shards.add(shard)
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self.tick(now_s)

@@ -176,8 +176,11 @@ class Windower(Protocol):
         """Lets go of a shard: its unjudged panes and its position are dropped; what was judged is remembered."""
         ...
 
-    def forget(self, shard: Shard) -> None:
-        """Lets go of a shard, and of what was judged of it: another log has its name now."""
+    def begin_anew(self, shard: Shard, position: int) -> None:
+        """Another log has the shard's name now: its unjudged panes stay, since nothing else holds their rows any more.
+
+        The new log is to be assigned next, from `position`; its clock begins anew.
+        """
         ...
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:

@@ -48,6 +48,11 @@ def delete_topic(address: str, name: str) -> None:
         future.result(30)
 
 
+def has_topic(address: str, name: str) -> bool:
+    """Whether there is a topic of that name."""
+    return name in AdminClient({"bootstrap.servers": address}).list_topics(timeout=30).topics
+
+
 def delete_records(address: str, topic: str, before: int) -> None:
     """Deletes the records of its first partition below an offset, as retention does."""
     asked = [TopicPartition(topic, 0, before)]

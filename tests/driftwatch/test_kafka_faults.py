@@ -1,19 +1,33 @@
 """Whatever the network, the group and the machine do to a sidecar over Kafka, its decisions are those of `replay`."""
 
+import os
+import random
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sidecar import COUNT, TWO_DRIFTS, Receiver, drifting, receiving, webhook_ids
+from sidecar import COUNT, TIME, TWO_DRIFTS, Receiver, drifting, fill, receiving, webhook_ids
 
 pytest.importorskip("confluent_kafka", reason="needs confluent-kafka (the extra kafka-fast)")
 
-from kafka_sidecar import CLIENTS, Sidecars, new_topic, produce, wait_until
+from kafka_sidecar import (
+    CLIENTS,
+    Sidecars,
+    delete_records,
+    delete_topic,
+    has_topic,
+    make_topic,
+    new_topic,
+    produce,
+    wait_until,
+)
 from tcp_proxy import TcpProxy
-from test_kafka import decides, undisturbed
+from test_kafka import KAFKA_PYTHON, decides, undisturbed
 
+ONE = KAFKA_PYTHON  # the other one is slow
 PARTS = 3
 
 
@@ -24,6 +38,12 @@ def sidecars(folder: Path) -> Iterator[Sidecars]:
     yield made
     for sidecar in made.made:
         sidecar.kill()
+
+
+@pytest.fixture
+def kafka(proxied_kafka: Any) -> str:
+    """The address that leads straight to the broker."""
+    return str(proxied_kafka.address)
 
 
 def faulty(proxy: TcpProxy, fault: str) -> None:
@@ -66,3 +86,134 @@ def test_a_connection_that_fails_in_any_way_loses_and_doubles_nothing(
         assert sidecar.count() == sidecar.count("used") == len(stream)
         assert sidecar.end() == 0
     assert set(receiver.taken["/"]) == ids
+
+
+SET_BACK = """
+import os, time
+real = time.time
+def set_back():
+    with open(os.environ["DRIFTWATCH_TEST_CLOCK"]) as file:
+        return real() + float(file.read())
+time.time = set_back
+"""
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the machine's clock, as the processes see it that start from now on, by so many seconds."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SET_BACK)
+    offset = tmp_path / "offset"
+
+    def move(seconds: float) -> None:
+        (tmp_path / "next").write_text(str(seconds))
+        (tmp_path / "next").replace(offset)
+
+    move(0)
+    monkeypatch.setenv("DRIFTWATCH_TEST_CLOCK", str(offset))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    return move
+
+
+@pytest.mark.parametrize("client", ONE)
+def test_a_machines_clock_that_is_set_back_decides_nothing_and_holds_no_webhook_up(
+    client: str, kafka: str, clock: Callable[[float], None], sidecars: Sidecars, folder: Path
+) -> None:
+    stream, topic = drifting(TWO_DRIFTS), new_topic(kafka)
+    want, half = undisturbed(folder, stream, window=TIME), len(stream) // 2
+    with receiving(Receiver([503] * 3)) as receiver:
+        sidecar = sidecars.make(kafka, client, [topic], window=TIME, sinks=[receiver.sink()]).start()
+        produce(kafka, topic, stream[:half])
+        wait_until(lambda: receiver.posts.get("/", 0) >= 2, "a webhook that is to be tried again", [sidecar])
+        clock(-1800.0)
+        produce(kafka, topic, stream[half:])
+        decides(sidecar, want, 1)
+        ids = webhook_ids(sidecar.decisions())
+        wait_until(lambda: ids <= set(receiver.taken.get("/", ())), "every webhook", [sidecar])
+        assert sidecar.get("/readyz") == "ok\n"
+        assert sidecar.end() == 0
+    assert ids == webhook_ids(want)
+
+
+@pytest.mark.parametrize("client", ONE)
+def test_told_to_stop_under_load_it_ends_in_order_and_goes_on_where_it_was(
+    client: str, kafka: str, sidecars: Sidecars, folder: Path
+) -> None:
+    stream, topic, dice = drifting(TWO_DRIFTS), new_topic(kafka), random.Random(4)
+    want = undisturbed(folder, stream, window=COUNT)
+    with receiving(Receiver([503, 200, 503])) as receiver:
+        sidecar = sidecars.make(kafka, client, [topic], window=COUNT, sinks=[receiver.sink()])
+        n_sent, n_lives = 0, 4
+        for life in range(1, n_lives + 1):
+            sidecar.start()
+            while n_sent < life * len(stream) // n_lives:
+                produce(kafka, topic, stream[n_sent : n_sent + 50])
+                n_sent += len(stream[n_sent : n_sent + 50])
+            wait_until(sidecar.count, "the first record of this life", [sidecar])
+            if life < n_lives:
+                time.sleep(dice.uniform(0, 0.2))
+                assert sidecar.end() == 0, sidecar.said()
+        decides(sidecar, want)
+        assert sidecar.end() == 0
+    assert set(receiver.taken["/"]) == webhook_ids(want)
+    assert sidecar.decisions()[-1]["window"]["n_records"] == want[-1]["window"]["n_records"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_state_volume_that_is_full_holds_reading_up_and_loses_nothing(
+    client: str, kafka: str, sidecars: Sidecars, folder: Path, tiny_folder: Path
+) -> None:
+    stream, topic = drifting(TWO_DRIFTS), new_topic(kafka)
+    want, state = undisturbed(folder, stream, window=COUNT), {"path": str(tiny_folder / "state.db")}
+    sidecar = sidecars.make(kafka, client, [topic], window=COUNT, state=state).start()
+    produce(kafka, topic, stream[:600])
+    wait_until(lambda: len(sidecar.decisions()) == 2, "two decisions", [sidecar])
+    fill(tiny_folder / "ballast")
+    produce(kafka, topic, stream[600:])
+    wait_until(lambda: "full" in sidecar.get("/readyz"), "the word of it", [sidecar])
+    (tiny_folder / "ballast").unlink()
+    decides(sidecar, want)
+    wait_until(lambda: sidecar.get("/readyz") == "ok\n", "readiness", [sidecar])
+    assert sidecar.count() == sidecar.count("used") == len(stream)
+    assert sidecar.end() == 0
+
+
+@pytest.mark.parametrize("client", ONE)
+def test_records_that_retention_takes_while_it_is_stopped_amid_a_window_cost_only_themselves(
+    client: str, kafka: str, sidecars: Sidecars, folder: Path
+) -> None:
+    stream, topic = drifting(TWO_DRIFTS), new_topic(kafka)
+    want = undisturbed(folder, [*stream[:700], *stream[950:]], window=COUNT)
+    sidecar = sidecars.make(kafka, client, [topic], window=COUNT).start()
+    produce(kafka, topic, stream[:700])
+    wait_until(lambda: sidecar.count() == 700, "every record", [sidecar])
+    assert sidecar.end() == 0
+    produce(kafka, topic, stream[700:])
+    delete_records(kafka, topic, 950)
+    sidecar.start()
+    decides(sidecar, want)
+    assert 'driftwatch_records_lost_total{model="credit",reason="retention",version="1"} 250.0' in sidecar.get(
+        "/metrics"
+    )
+    assert sidecar.end() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_topic_deleted_amid_a_window_and_made_anew_goes_on_in_that_window(
+    client: str, kafka: str, sidecars: Sidecars, folder: Path
+) -> None:
+    stream, topic = drifting(TWO_DRIFTS), new_topic(kafka)
+    want = undisturbed(folder, stream, window=COUNT)
+    sidecar = sidecars.make(kafka, client, [topic], window=COUNT).start()
+    produce(kafka, topic, stream[:1100])
+    wait_until(lambda: sidecar.count() == 1100, "every record", [sidecar])
+    delete_topic(kafka, topic)
+    wait_until(lambda: not has_topic(kafka, topic), "its end", [sidecar])
+    make_topic(kafka, topic)
+    produce(kafka, topic, stream[1100:1500])
+    wait_until(lambda: sidecar.count() == 1500, "the new topic's records", [sidecar])
+    produce(kafka, topic, stream[1500:])
+    decides(sidecar, want)
+    assert sidecar.end() == 0
