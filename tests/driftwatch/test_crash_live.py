@@ -6,10 +6,11 @@ Every kill is followed by the next life on the same state, until all is decided 
 import contextlib
 import itertools
 import json
+import logging
 import random
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from sidecar import (
 from test_crash import KILLED, REFUSALS, driving
 from test_http import Body, Sender, free_port, lines, logged, plain
 
+log = logging.getLogger(__name__)
 STREAM = drifting(TWO_DRIFTS)
 WRITES = ["before a save", "amid a save", "after a save"]
 POSTS = ["before a post", "after a post", "before a retry is recorded", "after a delivery is recorded"]
@@ -144,14 +146,13 @@ def test_over_kafka_it_may_be_killed_at_every_single_write(
     point: str,
     kafka_source: dict[str, Any],
     trial: Trial,
-    record_property: Callable[[str, object], None],
 ) -> None:
     lives = trial.lives(kafka_source | {"client": client})
     if point == "at random":
         n_killed = lives.kill_at_random(30, 1.0, random.Random(2))
     else:
         n_killed = lives.kill_at_every(point, 1 if point.startswith("after a") and point in POSTS else 2)
-    record_property("kills", n_killed)
+    log.info("%s, %s: %d kills", client, point, n_killed)
     assert n_killed >= (8 if point in WRITES else 2)
     lives.agree()
 
@@ -203,11 +204,9 @@ def test_over_http_it_may_be_killed_anywhere(point: str, trial: Trial) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("point", [*WRITES, *POSTS, *APPENDS, "at random"])
 @pytest.mark.parametrize("form", [plain, lines, logged])
-def test_over_http_it_may_be_killed_at_every_single_write(
-    point: str, form: Any, trial: Trial, record_property: Callable[[str, object], None]
-) -> None:
+def test_over_http_it_may_be_killed_at_every_single_write(point: str, form: Any, trial: Trial) -> None:
     bodies = form(STREAM)
     number = max(2, len(bodies) // 20) if point in APPENDS else 2 if point not in POSTS or "before" in point else 1
     n_killed = killed_over_http(trial, bodies, point, number)
-    record_property("kills", n_killed)
+    log.info("http, %s, %s: %d kills", form.__name__, point, n_killed)
     assert n_killed >= 2
