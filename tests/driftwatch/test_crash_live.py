@@ -35,7 +35,12 @@ from test_http import Body, Sender, free_port, lines, logged, plain
 log = logging.getLogger(__name__)
 STREAM = drifting(TWO_DRIFTS)
 WRITES = ["before a save", "amid a save", "after a save"]
-POSTS = ["before a post", "after a post", "before a retry is recorded", "after a delivery is recorded"]
+POSTS = {  # and at which of them each life ends, so that it gets somewhere
+    "before a post": 2,
+    "after a post": 2,
+    "before a retry is recorded": 1,
+    "after a delivery is recorded": 1,
+}
 APPENDS = ["before an append", "amid an append", "after an append"]
 
 
@@ -131,7 +136,7 @@ def kafka_source(broker: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_over_kafka_it_may_be_killed_anywhere(client: str, kafka_source: dict[str, Any], trial: Trial) -> None:
     lives, dice = trial.lives(kafka_source | {"client": client}), random.Random(1)
-    for point in dice.sample(WRITES + POSTS, 4):
+    for point in dice.sample([*WRITES, *POSTS], 4):
         lives.live(point, 2)
     assert lives.n_killed
     assert not lives.live()
@@ -151,9 +156,9 @@ def test_over_kafka_it_may_be_killed_at_every_single_write(
     if point == "at random":
         n_killed = lives.kill_at_random(30, 1.0, random.Random(2))
     else:
-        n_killed = lives.kill_at_every(point, 1 if point.startswith("after a") and point in POSTS else 2)
+        n_killed = lives.kill_at_every(point, POSTS.get(point, 2))
     log.info("%s, %s: %d kills", client, point, n_killed)
-    assert n_killed >= (8 if point in WRITES else 2)
+    assert n_killed >= (6 if point in WRITES else 1)
     lives.agree()
 
 
@@ -206,7 +211,8 @@ def test_over_http_it_may_be_killed_anywhere(point: str, trial: Trial) -> None:
 @pytest.mark.parametrize("form", [plain, lines, logged])
 def test_over_http_it_may_be_killed_at_every_single_write(point: str, form: Any, trial: Trial) -> None:
     bodies = form(STREAM)
-    number = max(2, len(bodies) // 20) if point in APPENDS else 2 if point not in POSTS or "before" in point else 1
+    few = max(2, len(bodies) // (20 if point in APPENDS else 100))  # batches hold 5 bodies, and each is a save
+    number = POSTS.get(point, few)
     n_killed = killed_over_http(trial, bodies, point, number)
     log.info("http, %s, %s: %d kills", form.__name__, point, n_killed)
-    assert n_killed >= 2
+    assert n_killed >= 1
