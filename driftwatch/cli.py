@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
 
     made = command("demo", demo, "the main job on a made-up stream: drift, alarm, verified webhook, recovery")
     made.add_argument("--fast", action="store_true", help="end in under a minute")
+    made.add_argument(
+        "--kafka", nargs="?", const="", metavar="HOST:PORT", help="over this broker, or over a small one of its own"
+    )
     made = command("init", init, "write a commented configuration, from a sample of events where one is given")
     made.add_argument("sample", nargs="?", type=Path, metavar="SAMPLE", help="JSONL, CSV or Parquet")
     made.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it; default: standard output")
@@ -122,7 +125,7 @@ def demo(options: argparse.Namespace) -> int:
     """`driftwatch demo`."""
     from driftwatch import demo as story
 
-    return story.main(fast=options.fast)
+    return story.main(fast=options.fast, kafka=options.kafka)
 
 
 def init(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ has seen, as driftwatch does, counts each once.
 """
 
 import http.client
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -145,6 +146,7 @@ class KafkaReceiver:
 
         from driftwatch.sources.kafka_python import SAME
 
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters comes as an error
         named = {SAME.get(name, name.replace(".", "_")): value for name, value in settings.items()}
         own = {"bootstrap_servers": brokers.split(","), "acks": "all", "bootstrap_timeout_ms": round(1000 * CONNECT_S)}
         known = {name: value for name, value in named.items() if name in KafkaProducer.DEFAULT_CONFIG}

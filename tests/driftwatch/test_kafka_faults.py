@@ -1,7 +1,11 @@
 """Whatever the network, the group and the machine do to a sidecar over Kafka, its decisions are those of `replay`."""
 
+import contextlib
 import os
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +22,7 @@ from kafka_sidecar import (
     Sidecars,
     delete_records,
     delete_topic,
+    group_of,
     has_topic,
     make_topic,
     new_topic,
@@ -26,6 +31,8 @@ from kafka_sidecar import (
 )
 from tcp_proxy import TcpProxy
 from test_kafka import KAFKA_PYTHON, decides, undisturbed
+
+from driftwatch.store import Store
 
 ONE = KAFKA_PYTHON  # the other one is slow
 PARTS = 3
@@ -220,3 +227,42 @@ def test_a_topic_deleted_amid_a_window_and_made_anew_goes_on_in_that_window(
     wait_until(lambda: sidecar.count() == len(stream), "the rest", [sidecar])
     assert sidecar.end() == 0
     assert rounded(sidecar.decisions()) in (want, without)
+
+
+EMPTY_LEADER = """
+import os, signal, sys
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+address, group, member, topic = sys.argv[1:]
+assign = RangePartitionAssignor.assign
+def assign_nothing(cls, cluster, members):
+    cluster.partitions_for_topic = lambda topic: set()
+    return assign(cluster, members)
+RangePartitionAssignor.assign = classmethod(assign_nothing)
+class Killed:
+    def on_partitions_revoked(self, revoked): ...
+    def on_partitions_assigned(self, assigned):
+        os.kill(os.getpid(), signal.SIGKILL)
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+ConsumerRebalanceListener.register(Killed)
+consumer = KafkaConsumer(bootstrap_servers=[address], group_id=group, group_instance_id=member)
+consumer.subscribe([topic], listener=Killed())
+while True:
+    consumer.poll(timeout_ms=1000)
+"""
+
+
+@pytest.mark.parametrize("client", ONE)
+def test_a_member_that_was_killed_as_it_gave_itself_nothing_is_given_its_share_again(
+    client: str, kafka: str, sidecars: Sidecars
+) -> None:
+    topic = new_topic(kafka)
+    produce(kafka, topic, drifting(TWO_DRIFTS)[:100])
+    sidecar = sidecars.make(kafka, client, [topic], window=COUNT)
+    with contextlib.closing(Store.open(sidecar.folder / "state" / "state.db", model="credit")) as store:
+        member = store.store_id
+    command = [sys.executable, "-W", "ignore", "-c", EMPTY_LEADER, kafka, group_of([topic]), member, topic]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    sidecar.start()
+    wait_until(lambda: sidecar.count() == 100, "every record", [sidecar])
+    assert sidecar.end() == 0
