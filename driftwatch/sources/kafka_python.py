@@ -80,8 +80,7 @@ class KafkaPythonClient:
         self._consumer = self._connected(connection)
         self._joining_since_s: float | None = self._clock()
         self._join_limit_s = JOIN_LIMIT_S
-        self._idle_since_s: float | None = None  # assigned nothing since then
-        self._idle_limit_s = JOIN_LIMIT_S
+        self._empty = EmptyShare(self._clock)
         self._consumer.subscribe(self._topics, listener=self)
 
     def _connected(self, connection: Connection) -> Any:
@@ -129,7 +128,7 @@ class KafkaPythonClient:
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         self._joining_since_s, self._join_limit_s = None, JOIN_LIMIT_S
-        self._idle_since_s = None if assigned else self._clock()
+        self._empty.given(len(tuple(assigned)))
         for tp in assigned:
             self._consumer.seek(tp, 0)  # any place but the committed one; it is not read before `read_from`
             self._consumer.pause(tp)
