@@ -69,8 +69,8 @@ class Topic:
     def source(self) -> dict[str, object]:
         """The sidecar's source: the client that joins a group faster, where it is installed."""
         client = "confluent" if importlib.util.find_spec("confluent_kafka") else "kafka-python"
-        source = {"kind": "kafka", "brokers": [self._address], "topics": [self.name], "group": self.name}
-        return source | {"client": client}
+        topics: dict[str, object] = {"topics": [self.name], "group": self.name, "client": client}
+        return {"kind": "kafka", "brokers": [self._address]} | topics
 
     def __enter__(self) -> "Topic":
         with warnings.catch_warnings(action="ignore"):  # the client's own, about how it reads its own files
