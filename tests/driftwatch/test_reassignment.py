@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_pipeline import STREAM, parts
 from window_model import RowCounter, rows_of
@@ -76,7 +76,8 @@ class Member:
         held, self.positions = set(self.positions), {}
         for shard in sorted(held):
             self.turn(self.broker.assigned(shard))
-        self.turn(Held(frozenset(held)))
+        if held:  # a group that gives nothing says nothing
+            self.turn(Held(frozenset(held)))
 
     def keep(self) -> None:
         self.kept += self.monitor.judged
@@ -138,9 +139,11 @@ STEPS = st.lists(
         st.tuples(st.just("read"), st.integers(0, 2), st.integers(1, 40)),
         st.tuples(st.just("move"), st.integers(0, 2), st.integers(0, MEMBERS - 1)),
         st.tuples(st.just("kill"), st.integers(0, MEMBERS - 1), st.just(0)),
+        st.tuples(st.just("die"), st.integers(0, MEMBERS - 1), st.integers(0, MEMBERS - 1)),
         st.tuples(st.just("save"), st.integers(0, MEMBERS - 1), st.just(0)),
     ),
-    max_size=40,
+    min_size=12,
+    max_size=50,
 )
 
 
@@ -160,6 +163,13 @@ def passed_around(kind: str, steps: list[tuple[str, int, int]], shares: list[int
             members[which].start()
         elif what == "save":
             members[which].save()
+        elif what == "die":  # and its partitions go to another before it is there again, which it is never told
+            lost = [] if which == how else [s for s, who in holder.items() if who == which]
+            for each in lost:
+                del members[which].positions[each]
+                holder[each] = how
+                members[how].give(each)
+            members[which].start()
         elif how != holder[shard]:
             members[holder[shard]].take_away(shard)
             holder[shard] = how
@@ -177,6 +187,7 @@ def passed_around(kind: str, steps: list[tuple[str, int, int]], shares: list[int
     assert in_how_many == dict.fromkeys(range(N_ROWS), 2 if kind == "sliding" else 1)
 
 
+THERE_AND_BACK = [("read", 0, 80), ("save", 0, 0), ("die", 0, 1), ("read", 0, 120), ("save", 1, 0), ("move", 0, 0)]
 STORIES = {
     "steps": STEPS,
     "shares": st.lists(st.integers(0, 2), min_size=N_ROWS, max_size=N_ROWS),
@@ -187,6 +198,7 @@ STORIES = {
 @pytest.mark.parametrize("kind", MADE)
 @settings(max_examples=15, deadline=None)
 @given(story=st.fixed_dictionaries(STORIES))
+@example(story={"steps": THERE_AND_BACK, "shares": [0] * N_ROWS, "jitter": [0.0]})
 def test_each_row_stands_in_one_part_whoever_holds_its_partition_and_whoever_dies(
     kind: str, story: dict[str, Any]
 ) -> None:
