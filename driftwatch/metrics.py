@@ -33,7 +33,7 @@ DISCARDS = {
     "http": ("shed", OTHER),
     "decode": (
         *("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label"),
-        *("unknown_type", "error_response", "unused", "duplicate_half", "unmatched", OTHER),
+        *("unknown_type", "error_response", "unused", "duplicate_half", "unmatched", "empty", OTHER),
     ),
     "dedupe": ("duplicate", OTHER),
     "window": ("late", "ahead", "already_judged", OTHER),

@@ -156,11 +156,12 @@ class Pipeline:
         is_another = position is not None and (event.anew or (event.end is not None and position > event.end))
         if is_another:
             self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
-            windower.begin_anew(shard, event.start)
-            self._seen.pop(shard, None)
-            self._anew.add(shard)  # what was counted stays, its ids do not
             position = event.start
-        if position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
+            windower.begin_anew(shard, position)
+            windower.assign(shard, position, now_s=now_s)
+            self._seen[shard] = Seen(self._p.dedupe)
+            self._anew.add(shard)  # what was counted stays, its ids do not
+        elif position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
             self._let_go(shard)
             position = event.start if committed is None else committed.position
             if event.end is not None and position > event.end:

@@ -222,6 +222,8 @@ class BodyDecoder:
         return self._rows.of_request(half.data) if half.kind == "request" else self._rows.of_response(half.data)
 
     def _emit(self, expanded: _Expanded, id: str, rows: list[Row], time_s: float) -> None:
+        if not rows:
+            expanded.discarded["empty"] += 1  # a request or response of no row
         for row, row_id in zip(rows, row_ids(id, len(rows)), strict=True):
             expanded.add(self._rows.event(row, row_id), time_s)
 

@@ -15,6 +15,7 @@ from driftwatch.sources.kafka_client import (
     BrokerUnavailable,
     Change,
     Connection,
+    EmptyShare,
     Partition,
     Polled,
     fenced,
@@ -54,6 +55,7 @@ class ConfluentClient:
         self._fatal: SourceError | None = None
         self._was_connected = False
         self._done: Callable[[bool], None] | None = None
+        self._empty = EmptyShare()
         own = {
             "bootstrap.servers": ",".join(connection.brokers),
             "group.id": connection.group,
@@ -77,8 +79,11 @@ class ConfluentClient:
         except (KafkaException, TypeError, ValueError) as error:
             said = error.args[0].str() if isinstance(error, KafkaException) else str(error)
             raise ConfigError(f"`source.settings` must suit confluent-kafka: {said}. Correct it.") from error
+        self._subscribe()
+
+    def _subscribe(self) -> None:
         self._consumer.subscribe(
-            list(connection.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
 
     # Callbacks ------------------------------------------------------------------------------------------------------
@@ -86,6 +91,7 @@ class ConfluentClient:
     def _on_assign(self, consumer: Any, partitions: list[Any]) -> None:
         consumer.assign([])  # nothing is read before `read_from`
         self._offsets.clear()
+        self._empty.given(len(partitions))
         self._changes.append(Change("assigned", _named(partitions)))
 
     def _on_revoke(self, consumer: Any, partitions: list[Any]) -> None:
@@ -114,6 +120,9 @@ class ConfluentClient:
 
     def poll(self) -> Polled:
         with self._mapped():
+            if self._empty.is_overdue:
+                self._consumer.unsubscribe()
+                self._subscribe()
             messages = self._consumer.consume(CONSUME, CONSUME_S)
         polled = Polled()
         if any(map(_OF.error, messages)):

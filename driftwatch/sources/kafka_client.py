@@ -1,5 +1,6 @@
 """The seam between the Kafka source and a client library: what both clients are made to say and do alike."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -12,6 +13,7 @@ BATCH = 2000  # records that one poll brings at most
 POLL_S = 1.0  # kafka-python loses an assignment that comes just as a shorter poll ends
 REQUEST_S = 5.0
 PLAIN = b"application/json"
+ASK_AGAIN_S, ASK_AGAIN_MAX_S = 5.0, 3600.0
 
 
 class BrokerUnavailable(SourceError):
@@ -82,6 +84,32 @@ class Polled:
     changes: Sequence[Change] = ()
     batches: list[Batch] = field(default_factory=list)
     out_of_range: Set[Partition] = frozenset()
+
+
+class EmptyShare:
+    """When a member that was given nothing is to ask again.
+
+    A leader that was killed before it knew the topics, or before they were made, leaves an assignment of nothing
+    behind. A static member is given that again at each start, and is not told that it leads: nobody would ever look
+    again. Where there are more members than partitions, asking disturbs the others: so it is done ever more seldom.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since_s: float | None = None
+        self._limit_s = ASK_AGAIN_S
+
+    def given(self, n_partitions: int) -> None:
+        """The group has decided."""
+        self._since_s = None if n_partitions else self._clock()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether to ask now; says so once."""
+        if self._since_s is None or self._clock() - self._since_s < self._limit_s:
+            return False
+        self._since_s, self._limit_s = self._clock(), min(2 * self._limit_s, ASK_AGAIN_MAX_S)
+        return True
 
 
 class Client(Protocol):

@@ -25,6 +25,7 @@ from driftwatch.sources.kafka_client import (
     BrokerUnavailable,
     Change,
     Connection,
+    EmptyShare,
     Partition,
     Polled,
     fenced,
@@ -33,10 +34,8 @@ from driftwatch.sources.kafka_client import (
 )
 
 REQUEST_MS = round(1000 * REQUEST_S)
-JOIN_LIMIT_S, LONGEST_JOIN_S = (
-    5.0,
-    60.0,
-)  # without an assignment for so long: the client may have lost it, and would wait for good
+# Without an assignment for so long: the client may have lost it, and would wait for good.
+JOIN_LIMIT_S, LONGEST_JOIN_S = 5.0, 60.0
 REFUSALS = (errors.SaslAuthenticationFailedError, errors.AuthorizationError, errors.UnsupportedSaslMechanismError)
 OUTAGES = (errors.RetriableError, errors.BrokerResponseError, OSError)
 
@@ -87,6 +86,7 @@ class KafkaPythonClient:
         fetch_batches(self._consumer)
         self._joining_since_s: float | None = self._clock()
         self._join_limit_s = JOIN_LIMIT_S
+        self._empty = EmptyShare(self._clock)
         self._consumer.subscribe(self._topics, listener=self)
 
     def _connected(self, connection: Connection) -> Any:
@@ -135,6 +135,7 @@ class KafkaPythonClient:
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         self._joining_since_s, self._join_limit_s = None, JOIN_LIMIT_S
+        self._empty.given(len(tuple(assigned)))
         for tp in assigned:
             self._consumer.seek(tp, 0)  # any place but the committed one; it is not read before `read_from`
             self._consumer.pause(tp)
@@ -244,6 +245,8 @@ class KafkaPythonClient:
     def _rejoin(self) -> None:
         """Joins anew where an assignment is overdue: one that came just as a poll ended was lost without a word."""
         since_s = self._joining_since_s
+        if self._empty.is_overdue:
+            self._consumer._coordinator.request_rejoin()  # under its member id, which `unsubscribe` would forget
         if since_s is not None and self._clock() - since_s > self._join_limit_s:
             self._joining_since_s = self._clock()
             self._join_limit_s = min(2 * self._join_limit_s, LONGEST_JOIN_S)  # a large group may need longer

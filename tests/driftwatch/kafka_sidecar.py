@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from sidecar import decided, write_config
 
@@ -46,6 +46,11 @@ def delete_topic(address: str, name: str) -> None:
     admin = AdminClient({"bootstrap.servers": address})
     for future in admin.delete_topics([name]).values():
         future.result(30)
+
+
+def has_topic(address: str, name: str) -> bool:
+    """Whether there is a topic of that name."""
+    return name in AdminClient({"bootstrap.servers": address}).list_topics(timeout=30).topics
 
 
 def delete_records(address: str, topic: str, before: int) -> None:
@@ -88,6 +93,18 @@ def produce(address: str, topic: str, events: Iterable[Any], partition: int = 0,
         if i % 1000 == 999:
             producer.poll(0)
     assert producer.flush(30) == 0
+
+
+def consumed(address: str, topic: str, n: int) -> list[bytes]:
+    """The first n records of a topic of one partition."""
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "none", "log_level": 0})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found: list[bytes] = []
+    until_s = time.monotonic() + PATIENCE_S
+    while len(found) < n and time.monotonic() < until_s:
+        found += [value for m in consumer.consume(1000, 0.5) if (value := m.value()) is not None and m.error() is None]
+    consumer.close()
+    return found
 
 
 def wait_until(true: Callable[[], object], what: str, alive: Sequence["Sidecar"] = ()) -> None:

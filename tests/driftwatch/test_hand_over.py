@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sidecar import events
-from test_pipeline import Stopped, over_time, parts
+from test_pipeline import Stopped, over_rows, over_time, parts
 
 from driftwatch import checkpoint
 from driftwatch.pipeline import Pipeline
 from driftwatch.protocols import Assigned, CommitMark, Event, Held, Revoked
 from driftwatch.records import Frames, Shard
 from driftwatch.store import Store
-from driftwatch.window import ShardState
+from driftwatch.window import ShardState, Windower
 
 LOG = [msgspec.json.encode(event) for event in events(430)]
 OTHER = Shard("other/0")
@@ -73,7 +73,8 @@ class Share:
 
 def live(store: Store, source: Share, **changed: Any) -> Pipeline:
     """One life of a member."""
-    pipeline = Pipeline(parts(source, store, over_time(), **changed), store.load())
+    windower = changed.pop("windower", None) or over_time()
+    pipeline = Pipeline(parts(source, store, windower, **changed), store.load())
     source.stop = pipeline.stop
     try:
         pipeline.run()
@@ -133,6 +134,22 @@ def test_a_log_made_anew_under_the_name_is_read_from_its_start() -> None:
     pipeline = live(store, Share(Group(Shard("t/0"), LOG[:60]), 1000, 50, "ended"), warn=said.append)
     assert pipeline.outcomes["used"] + pipeline.outcomes["late"] == 60
     assert [line.partition(":")[0] for line in said] == ["t/0 holds less than was read of it"]
+
+
+@pytest.mark.parametrize("made", [over_rows, over_time])
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_what_was_read_of_a_log_that_is_gone_is_judged_with_what_comes_under_its_name(
+    made: Callable[[], Windower], how: str
+) -> None:
+    store, alone = Store.open(None, model="credit"), Store.open(None, model="credit")
+    live(store, Share(Group(Shard("t/0"), LOG[:135]), 1000, 45, "ended"), windower=made())
+    anew = Group(Shard("t/0"), LOG[135:])
+    anew.messages = LOG[135:200]
+    live(store, Share(anew, 1, 45, how), windower=made())
+    anew.messages = LOG[135:]
+    live(store, Share(anew, 1000, 45, "ended"), windower=made())
+    live(alone, Share(Group(Shard("t/0"), LOG), 1000, 45, "ended"), windower=made())
+    assert rows(store) == rows(alone)
 
 
 def test_a_mark_says_who_read_how_far_and_what_is_judged() -> None:
