@@ -20,7 +20,8 @@ def loss(kind: PredictionKind, prediction: np.ndarray, label: np.ndarray) -> np.
     """
     if kind == "categorical":
         usable = (prediction >= 0) & (label >= 0)
-        return np.where(usable, prediction != label, np.nan)
+        wrong = (prediction != label).astype(np.float64)
+        return np.where(usable, wrong, np.nan)
     if kind == "numeric":
         return np.abs(residual(kind, prediction, label))
     return residual(kind, prediction, label) ** 2
