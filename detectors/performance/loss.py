@@ -20,8 +20,9 @@ def loss(kind: PredictionKind, prediction: np.ndarray, label: np.ndarray) -> np.
     """
     if kind == "categorical":
         usable = (prediction >= 0) & (label >= 0)
-        wrong = (prediction != label).astype(np.float64)
-        return np.where(usable, wrong, np.nan)
+        wrong = np.full(len(usable), np.nan)
+        wrong[usable] = prediction[usable] != label[usable]
+        return wrong
     if kind == "numeric":
         return np.abs(residual(kind, prediction, label))
     return residual(kind, prediction, label) ** 2
