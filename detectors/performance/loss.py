@@ -24,7 +24,7 @@ def loss(kind: PredictionKind, prediction: np.ndarray, label: np.ndarray) -> np.
         wrong[usable] = prediction[usable] != label[usable]
         return wrong
     if kind == "numeric":
-        return np.abs(residual(kind, prediction, label))
+        return np.asarray(np.abs(residual(kind, prediction, label)))
     return residual(kind, prediction, label) ** 2
 
 

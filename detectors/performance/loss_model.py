@@ -36,7 +36,7 @@ WIDTH = GROUPS + 1
 
 @dataclass(frozen=True)
 class LossModel:
-    """Factors as logarithms: `cells` (cells of the grid,), `joint_cells` (interactions, joint cells); unused ones are 0.
+    """Logarithms of factors: `cells` (cells of the grid,), `joint_cells` (interactions, joint cells); 0 where unused.
 
     `features`: indices of those that take part; `group` (cells of the grid,): a cell's group in interactions, whose
     features are `interactions` (interactions, 3). `dispersion`: mean (loss − expected)² ÷ mean expected², the noise of
