@@ -5,8 +5,9 @@ rows: missing, invalid and unseen cells fill; a unit change puts the reference's
 their values lie; a frozen sensor puts every row into one cell; what leaves the range lies below or above all cells. A
 fault is named where such an s explains nearly all of the change, so a moved mean is none.
 
-Not told apart: a fault from a true change of the same shape (a new product is a new category too), and the powers of
-ten that leave the reference's range alike. A partly frozen sensor is seen on continuous features only.
+Not told apart: a fault from a true change of the same shape (a new product is a new category too); powers of ten that
+leave the reference's range alike, of which the smallest is told; and, where it struck a part of the rows only, a power
+that puts them all into one cell from a stand-in value such as −999. A partly frozen sensor is seen on continuous features only.
 """
 
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ MIN_FROZEN = 0.10
 NEARLY_ALL = 0.95  # of the rows in one cell, which makes a feature of few values frozen as well
 EXPLAINED = 0.80  # of the change of a feature's cells
 CONTINUOUS = 20  # cells that hold 1/200 of the reference each
-POWERS = (-6, -3, -2, -1, 1, 2, 3, 6)
+POWERS = (-1, 1, -2, 2, -3, 3, -6, 6)  # of ten
 SIGNIFICANT = 4.0  # standard errors
+FLUCTUATION = 1.5  # ÷ √rows: three standard deviations, at most, of half a sum of absolute changes by chance
+TELLING = 0.95  # a power that puts more rows into one cell looks like any stand-in value, unless it took all rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +88,13 @@ def _shape(feature: Feature, j: int, reference: np.ndarray, current: np.ndarray)
     change = now - before
     chance = float(np.sqrt(2 / np.pi * before * (1 - before) * (1 / n_now + 1 / n_before)).sum() / 2)
     moved = np.abs(change).sum() / 2
-    if moved < MIN_SHARE + chance:
+    if moved - chance < MIN_SHARE + FLUCTUATION / np.sqrt(1 / (1 / n_now + 1 / n_before)):
         return []
     candidates: list[tuple[float, float, Fault, str]] = []
     for power in POWERS:
-        share, left = mixed(change, scaled(feature.edges, before, 10.0**power) - before)
-        if share > MIN_SHARE:
+        multiplied = scaled(feature.edges, before, 10.0**power)
+        share, left = mixed(change, multiplied - before)
+        if share > MIN_SHARE and (multiplied.max() < TELLING or share > 1 - MIN_FROZEN):
             text = f"{share:.0%} of `{feature.name}` lie where {10.0**power:g} times the reference's values would"
             candidates.append((left, share, "unit_change", text))
     gained = int(np.argmax(change))
@@ -102,7 +106,7 @@ def _shape(feature: Feature, j: int, reference: np.ndarray, current: np.ndarray)
     elif (share > MIN_FROZEN and (before > 1 / 200).sum() >= CONTINUOUS) or now[gained] > NEARLY_ALL:
         text = f"{now[gained]:.1%} of `{feature.name}` are {where}; {before[gained]:.1%} in the reference"
         candidates.append((left, share, "frozen", text))
-    good = [c for c in candidates if c[0] - chance < (1 - EXPLAINED) * moved and c[1] > MIN_SHARE]
+    good = [c for c in candidates if c[0] - chance < (1 - EXPLAINED) * (moved - chance) and c[1] > MIN_SHARE]
     if not good:
         return []
     # what several explain alike is told by the first: a smaller power before a larger, a unit before a range

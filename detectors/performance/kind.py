@@ -90,7 +90,7 @@ class Learnt:
 
 
 def labels_of(learnt: Learnt, codes: np.ndarray, names: tuple[str, ...], label: np.ndarray, loss: np.ndarray) -> Labels:
-    """From a reference's flat cells (rows, all features), index of each row's label (−1 = none) and loss (NaN = none)."""
+    """From a reference's flat cells (rows, all features), each row's label (index, −1 = none) and loss (NaN = none)."""
     known = np.isfinite(loss) & (label >= 0)
     groups = [np.flatnonzero(known & (label == k)) for k in range(len(names))]
     seen = [*learnt.features.tolist(), *([] if learnt.prediction is None else [learnt.prediction])]
@@ -117,16 +117,17 @@ def kind_of(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None = N
     if broken:
         whole = ~np.isin(learnt.features, [f.feature for f in broken])
         beside, struck = np.sqrt(moved.distance[whole].max(initial=0.0)) / 2, broken[0].share
-        if struck >= beside and not is_beyond(loss, struck, learnt.labels):
+        if struck >= beside and not is_beyond(loss, struck, learnt, current):
             return Kind("data_quality", tuple(f.sentence for f in broken[:TOLD]), "fix_the_pipeline")
         said = (*said, broken[0].sentence)
+        if not is_beyond(loss, struck, learnt, current):
+            loss = None  # what the features leave of it may be the fault's
     shift = shift_of_labels(learnt, current, labelled)
     if shift is not None and shift.z > MOVED and learnt.labels is not None:
         about_labels = share_sentence(shift, learnt.labels)
         mixture = label_shift.expected(shift, learnt.labels.counts)
         left = moves(learnt.basis, mixture, current, learnt.features, n_reference)
-        follow = np.maximum(left.excess, 0).sum() < UNEXPLAINED * np.maximum(moved.excess, 0).sum()
-        if follow and is_explained(learnt.labels, labelled, loss):
+        if follow(moved, left) and is_explained(learnt.labels, labelled, loss):
             return Kind("prior", (about_labels, *said), "recalibrate")
         if shift.source == "labels" and not said:
             return Kind("concept", (about_labels, "no feature moved"), "retrain")
@@ -150,6 +151,14 @@ def explained_by_features(learnt: Learnt, labelled: np.ndarray | None, distance:
     )
 
 
+def follow(moved: Moves, left: Moves) -> bool:
+    """Whether features moved as the reference re-weighted to today's labels says; others may move for other reasons."""
+    fit = left.z <= MOVED
+    if not (moved.z[fit] > MOVED).any():
+        return False
+    return float(np.maximum(left.excess[fit], 0).sum()) < UNEXPLAINED * float(np.maximum(moved.excess[fit], 0).sum())
+
+
 def is_explained(labels: Labels, labelled: np.ndarray | None, loss: LossShift | None) -> bool:
     """Whether today's labels explain the loss: better than today's features do, or within its error."""
     if labelled is None or loss is None:
@@ -165,11 +174,17 @@ def is_explained(labels: Labels, labelled: np.ndarray | None, loss: LossShift | 
     return abs(rest.z) < max(MOVED, abs(loss.z))
 
 
-def is_beyond(loss: LossShift | None, struck: float, labels: Labels | None) -> bool:
-    """Whether the loss rose by more than the share of struck rows could make it, each with the largest loss."""
-    if loss is None or labels is None:
+def is_beyond(loss: LossShift | None, struck: float, learnt: Learnt, current: np.ndarray) -> bool:
+    """Whether the loss rose by more than the share of struck rows could make it, each with the largest loss.
+
+    Never where predictions left the reference's range: a broken input then makes a loss of any size.
+    """
+    if loss is None or learnt.labels is None or learnt.prediction is None:
         return False
-    return loss.rest - MOVED * loss.rest_error > struck * labels.largest_loss
+    before, now = (side[learnt.basis.grid.slice(learnt.prediction)] for side in (learnt.counts, current))
+    ends = [side[[0, -1]].sum() / max(side.sum(), 1) for side in (before, now)]
+    in_range = ends[1] - ends[0] < struck / 10
+    return bool(in_range and loss.rest - MOVED * loss.rest_error > struck * learnt.labels.largest_loss)
 
 
 def shift_of_labels(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None) -> LabelShift | None:
@@ -206,6 +221,6 @@ def share_sentence(shift: LabelShift, labels: Labels) -> str:
 def loss_sentence(loss: LossShift) -> str:
     """The loss before and now, and what of its change the features explain."""
     return (
-        f"mean loss {loss.now:.4g}; {loss.before:.4g} in the reference: today's features explain {loss.explained:+.2g}, "
-        f"{loss.rest:+.2g} ± {loss.rest_error:.1g} is left"
+        f"mean loss {loss.now:.4g}; {loss.before:.4g} in the reference: "
+        f"today's features explain {loss.explained:+.2g}, {loss.rest:+.2g} ± {loss.rest_error:.1g} is left"
     )

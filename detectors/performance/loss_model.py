@@ -82,7 +82,8 @@ def fit(grid: Grid, codes: np.ndarray, loss: np.ndarray, features: np.ndarray) -
     start = mean * np.exp(sum((f[single[j]] for j, f in zip(single, factors, strict=True)), np.zeros(len(loss))))
     together = interactions(chosen[:JOINT_FEATURES], codes, group, loss, start) if passes else []
     groups = {j: group[codes[:, j]] for j in chosen}
-    n_joint = WIDTH ** min(TOGETHER, len(chosen))
+    width = min(TOGETHER, len(chosen))
+    n_joint = WIDTH**width
     sizes = [n_cells] * len(chosen) + [n_joint] * len(together)
     columns = [single[j] for j in chosen] + [joint(groups, features) for features in together]
     factors, expected = balanced(columns, sizes, loss, np.full(len(loss), mean), passes=passes)
@@ -91,8 +92,8 @@ def fit(grid: Grid, codes: np.ndarray, loss: np.ndarray, features: np.ndarray) -
         cells=sum(factors[: len(chosen)], np.zeros(n_cells)),
         features=np.array(chosen, np.intp),
         group=group,
-        interactions=np.array(together, np.intp).reshape(len(together), -1),
-        joint_cells=np.array(factors[len(chosen) :]).reshape(len(together), n_joint),
+        interactions=np.array(together, np.intp).reshape(-1, width),
+        joint_cells=np.array(factors[len(chosen) :]).reshape(-1, n_joint),
         dispersion=float(((loss - expected) ** 2).mean() / (expected**2).mean()) if mean > 0 else 0.0,
         n_rows=len(loss),
     )
