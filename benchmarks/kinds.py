@@ -172,7 +172,7 @@ def main() -> None:
             f"{WORLDS} worlds (half a logistic model's probabilities, half a linear model's numbers; five numeric and "
             f"two categorical features), {N_REFERENCE:,} reference rows, one window of {N_WINDOW:,} rows a stream, "
             f"asked only where it alarms at one false alarm in {1 / RATE:,.0f} windows. Of the drifts of one kind that "
-            f"alarm **{right:.0%}** are named right once labels are there. Of a mixed drift either name counts as right.",
+            f"alarm **{right:.0%}** are named right once labels are there. Of a mixed drift either name counts.",
             "## With labels",
             confusion(found, "labelled"),
             "## When the window closes, before labels",

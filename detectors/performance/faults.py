@@ -7,7 +7,8 @@ fault is named where such an s explains nearly all of the change, so a moved mea
 
 Not told apart: a fault from a true change of the same shape (a new product is a new category too); powers of ten that
 leave the reference's range alike, of which the smallest is told; and, where it struck a part of the rows only, a power
-that puts them all into one cell from a stand-in value such as −999. A partly frozen sensor is seen on continuous features only.
+that puts them all into one cell from a stand-in value such as −999. A partly frozen sensor is seen on continuous
+features only.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ Fault = Literal["null_spike", "invalid_values", "new_category", "unit_change", "
 
 MIN_RISE: dict[Fault, float] = {"null_spike": 0.02, "invalid_values": 0.002, "new_category": 0.005}
 MIN_SHARE = 0.04  # of rows with a unit change or out of range
-MIN_FROZEN = 0.10
+MIN_FROZEN = 0.04
+ALL = 0.9  # of the rows, in a unit change
 NEARLY_ALL = 0.95  # of the rows in one cell, which makes a feature of few values frozen as well
 EXPLAINED = 0.80  # of the change of a feature's cells
 CONTINUOUS = 20  # cells that hold 1/200 of the reference each
@@ -94,7 +96,7 @@ def _shape(feature: Feature, j: int, reference: np.ndarray, current: np.ndarray)
     for power in POWERS:
         multiplied = scaled(feature.edges, before, 10.0**power)
         share, left = mixed(change, multiplied - before)
-        if share > MIN_SHARE and (multiplied.max() < TELLING or share > 1 - MIN_FROZEN):
+        if share > MIN_SHARE and (multiplied.max() < TELLING or share > ALL):
             text = f"{share:.0%} of `{feature.name}` lie where {10.0**power:g} times the reference's values would"
             candidates.append((left, share, "unit_change", text))
     gained = int(np.argmax(change))

@@ -29,7 +29,7 @@ Name = Literal["covariate", "prior", "concept", "data_quality"]
 Suggestion = Literal["retrain", "fix_the_pipeline", "recalibrate", "watch"]
 
 MOVED = 4.0  # standard errors beyond which a feature, the labels' shares or the loss count as moved
-UNEXPLAINED = 0.5  # of the features' move may remain when the reference is re-weighted to today's labels
+CLEAR = 2.0  # standard errors, of one look where an alarm or another feature has spoken already
 MIN_LABELS = 30
 SUMS = 6  # of labelled rows, before the counts of their labels
 TOLD = 3  # features or faults in the evidence
@@ -125,13 +125,11 @@ def kind_of(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None = N
     shift = shift_of_labels(learnt, current, labelled)
     if shift is not None and shift.z > MOVED and learnt.labels is not None:
         about_labels = share_sentence(shift, learnt.labels)
-        mixture = label_shift.expected(shift, learnt.labels.counts)
-        left = moves(learnt.basis, mixture, current, learnt.features, n_reference)
-        if follow(moved, left) and is_explained(learnt.labels, labelled, loss):
+        if follow(learnt, shift, learnt.labels, current) and is_explained(learnt.labels, labelled, loss):
             return Kind("prior", (about_labels, *said), "recalibrate")
         if shift.source == "labels" and not said:
             return Kind("concept", (about_labels, "no feature moved"), "retrain")
-    if loss is not None and abs(loss.z) > MOVED and abs(loss.rest) >= abs(loss.explained):
+    if loss is not None and abs(loss.z) > (MOVED if said else CLEAR) and abs(loss.rest) >= abs(loss.explained):
         return Kind("concept", (loss_sentence(loss), *said), "retrain")
     hurts = loss is not None and loss.explained > MOVED * loss.explained_error
     return Kind("covariate", (*said, *([loss_sentence(loss)] if loss else [])), "retrain" if hurts else "watch")
@@ -151,12 +149,25 @@ def explained_by_features(learnt: Learnt, labelled: np.ndarray | None, distance:
     )
 
 
-def follow(moved: Moves, left: Moves) -> bool:
-    """Whether features moved as the reference re-weighted to today's labels says; others may move for other reasons."""
-    fit = left.z <= MOVED
-    if not (moved.z[fit] > MOVED).any():
-        return False
-    return float(np.maximum(left.excess[fit], 0).sum()) < UNEXPLAINED * float(np.maximum(moved.excess[fit], 0).sum())
+def follow(learnt: Learnt, shift: LabelShift, labels: Labels, current: np.ndarray) -> bool:
+    """Whether features moved as the reference re-weighted to today's labels says, rather than stayed.
+
+    Each that fits the mixture has a say: chi-square to the reference less that to the mixture, which is about +c where
+    it moved as the mixture says and −c where it stayed (c = chi-square between the two), with standard error 2√c.
+    One that fits not moved for a reason of its own; then the others must be clear. Predictions count where the shares
+    were not read off them.
+    """
+    some = learnt.features
+    if shift.source == "labels" and learnt.prediction is not None:
+        some = np.append(some, learnt.prediction)
+    n_reference, n = learnt.rows(learnt.counts), learnt.rows(current)
+    mixture = label_shift.expected(shift, labels.counts)
+    stayed = moves(learnt.basis, learnt.counts, current, some, n_reference)
+    moved = moves(learnt.basis, mixture, current, some, n_reference)
+    apart = moves(learnt.basis, learnt.counts, mixture / mixture.sum() * current.sum(), some, n_reference).square
+    fits = moved.z <= MOVED
+    say = np.clip(stayed.square - moved.square, -apart, apart)[fits].sum() / (2 * np.sqrt(apart[fits].sum() + 1e-9))
+    return bool(n > 0 and say > (0 if fits.all() else CLEAR))
 
 
 def is_explained(labels: Labels, labelled: np.ndarray | None, loss: LossShift | None) -> bool:
@@ -202,7 +213,7 @@ def shift_of_labels(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | 
 def sentences(learnt: Learnt, current: np.ndarray, moved: Moves) -> tuple[str, ...]:
     """A sentence for each of the features that moved most."""
     grid, said = learnt.basis.grid, []
-    for i in np.argsort(-moved.excess, kind="stable")[:TOLD].tolist():
+    for i in np.argsort(-moved.distance, kind="stable")[:TOLD].tolist():
         cells = grid.slice(int(learnt.features[i]))
         if moved.z[i] > MOVED:
             before, now = (side[cells] / max(float(side[cells].sum()), 1.0) for side in (learnt.counts, current))

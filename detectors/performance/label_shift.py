@@ -47,8 +47,10 @@ def from_predictions(reference: np.ndarray, current: np.ndarray) -> LabelShift:
     """From reference counts of label × prediction cell (labels, cells) and today's counts of the cells (cells,)."""
     by_label, before = reference + 0.5 / reference.shape[1], reference.sum(axis=1)
     given = by_label / by_label.sum(axis=1, keepdims=True)
-    start = before / before.sum()
-    now, n = start.copy(), max(current.sum(), 1.0)
+    start, n = before / before.sum(), current.sum()
+    if n == 0:
+        return LabelShift(start, start, 0.0, "estimate")
+    now = start
     for _ in range(STEPS):
         mixture = now @ given
         now = now * (given @ (current / mixture)) / n

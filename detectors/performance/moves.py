@@ -9,13 +9,13 @@ from detectors.basis import Basis
 
 @dataclass(frozen=True)
 class Moves:
-    """Per feature, (features,): chi-square less its expectation under chance; the same in standard errors.
+    """Per feature, (features,): chi-square, the same in standard errors.
 
     `distance`: Σ (p − q)² / q between the shares, chance taken off; half its root is about the share of rows that
     changed cells.
     """
 
-    excess: np.ndarray
+    square: np.ndarray
     z: np.ndarray
     distance: np.ndarray
 
@@ -32,11 +32,10 @@ def moves(basis: Basis, expected: np.ndarray, current: np.ndarray, features: np.
     n_before, n = (np.maximum(np.bincount(owner, side, minlength=n_features), 1e-9) for side in (before, now))
     share = np.maximum(before / n_before[owner], 0.5 / n_reference)
     square = (now - n[owner] * share) ** 2 / (n[owner] * share * (1 + n[owner] / n_reference))
-    whole = np.bincount(owner, square, minlength=n_features)[features]
+    whole = np.where(n >= 1, np.bincount(owner, square, minlength=n_features), 0.0)[features]
     degrees = np.maximum(np.bincount(owner, minlength=n_features)[features] - 1, 1)
-    excess = np.where(n[features] >= 1, whole - degrees, 0.0)
-    z = np.array([as_z(e + k, k) for e, k in zip(excess.tolist(), degrees.tolist(), strict=True)])
-    return Moves(excess, z, np.maximum(excess, 0) * (1 / n[features] + 1 / n_reference))
+    z = np.array([as_z(x, k) for x, k in zip(whole.tolist(), degrees.tolist(), strict=True)])
+    return Moves(whole, z, np.maximum(whole - degrees, 0) * (1 / n[features] + 1 / n_reference))
 
 
 def as_z(square: float, degrees: int) -> float:
