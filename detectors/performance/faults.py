@@ -11,6 +11,7 @@ that puts them all into one cell from a stand-in value such as −999. A partly 
 features only.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,15 +22,14 @@ from detectors.grid import INVALID, MISSING, SPECIAL, UNSEEN, Feature, Grid
 Fault = Literal["null_spike", "invalid_values", "new_category", "unit_change", "frozen", "out_of_range"]
 
 MIN_RISE: dict[Fault, float] = {"null_spike": 0.02, "invalid_values": 0.002, "new_category": 0.005}
-MIN_SHARE = 0.04  # of rows with a unit change or out of range
-MIN_FROZEN = 0.04
+MIN_SHARE = 0.04  # of rows with a unit change, frozen or out of range
 ALL = 0.9  # of the rows, in a unit change
 NEARLY_ALL = 0.95  # of the rows in one cell, which makes a feature of few values frozen as well
 EXPLAINED = 0.80  # of the change of a feature's cells
 CONTINUOUS = 20  # cells that hold 1/200 of the reference each
 POWERS = (-1, 1, -2, 2, -3, 3, -6, 6)  # of ten
 SIGNIFICANT = 4.0  # standard errors
-FLUCTUATION = 1.5  # ÷ √rows: three standard deviations, at most, of half a sum of absolute changes by chance
+ALIKE = 0.02  # of the rows
 TELLING = 0.95  # a power that puts more rows into one cell looks like any stand-in value, unless it took all rows
 
 
@@ -87,34 +87,40 @@ def _shape(feature: Feature, j: int, reference: np.ndarray, current: np.ndarray)
     if not n_before or not n_now or feature.edges is None or not len(feature.edges):
         return []
     before, now = reference / n_before, current / n_now
-    change = now - before
-    chance = float(np.sqrt(2 / np.pi * before * (1 - before) * (1 / n_now + 1 / n_before)).sum() / 2)
-    moved = np.abs(change).sum() / 2
-    if moved - chance < MIN_SHARE + FLUCTUATION / np.sqrt(1 / (1 / n_now + 1 / n_before)):
-        return []
-    candidates: list[tuple[float, float, Fault, str]] = []
-    for power in POWERS:
-        multiplied = scaled(feature.edges, before, 10.0**power)
-        share, left = mixed(change, multiplied - before)
-        if share > MIN_SHARE and (multiplied.max() < TELLING or share > ALL):
-            text = f"{share:.0%} of `{feature.name}` lie where {10.0**power:g} times the reference's values would"
-            candidates.append((left, share, "unit_change", text))
-    gained = int(np.argmax(change))
-    share, left = mixed(change, (np.arange(len(now)) == gained) - before)
-    where = _cell(feature.edges, gained)
-    if gained in (0, len(now) - 1) and before[gained] < 0.001:
-        text = f"{now[gained]:.1%} of `{feature.name}` are {where}, which the reference never was"
-        candidates.append((left, share, "out_of_range", text))
-    elif (share > MIN_FROZEN and (before > 1 / 200).sum() >= CONTINUOUS) or now[gained] > NEARLY_ALL:
-        text = f"{now[gained]:.1%} of `{feature.name}` are {where}; {before[gained]:.1%} in the reference"
-        candidates.append((left, share, "frozen", text))
-    good = [c for c in candidates if c[0] - chance < (1 - EXPLAINED) * (moved - chance) and c[1] > MIN_SHARE]
+    change, noise = now - before, 1 / n_now + 1 / n_before
+    chance = float(np.sqrt(2 / np.pi * before * (1 - before) * noise).sum() / 2)
+    most = (1 - EXPLAINED) * max(np.abs(change).sum() / 2 - chance, 0.0)
+    good: list[tuple[float, float, Fault, str]] = []
+    for fault, struck, sentence in _shapes(feature, feature.edges, before, now):
+        share, left = mixed(change, struck - before)
+        length = float((struck - before) @ (struck - before))
+        spread = before @ (struck - before) ** 2 - (before @ (struck - before)) ** 2
+        error = np.sqrt(noise * (spread / length**2 + share)) if length > 0 else np.inf
+        collapsed = fault == "unit_change" and struck.max() > TELLING and share < ALL
+        if share > max(MIN_SHARE, SIGNIFICANT * error) and left - chance < most and not collapsed:
+            good.append((left, share, fault, sentence))
     if not good:
         return []
-    # what several explain alike is told by the first: a smaller power before a larger, a unit before a range
-    best = min(c[0] for c in good)
-    _, share, fault, sentence = min((c for c in good if c[0] <= best + 0.02), key=lambda c: (c[2] != "unit_change",))
-    return [Found(j, fault, min(float(share), 1.0), sentence)]
+    # of those that explain it alike the first: a unit before a range, a smaller power before a larger
+    best = min(left for left, *_ in good)
+    _, share, fault, sentence = next(g for g in good if g[0] <= best + ALIKE)
+    return [Found(j, fault, share, f"{share:.0%} of {sentence}" if fault == "unit_change" else sentence)]
+
+
+def _shapes(
+    feature: Feature, edges: np.ndarray, before: np.ndarray, now: np.ndarray
+) -> Iterator[tuple[Fault, np.ndarray, str]]:
+    """Faults that could be, where each would put all rows, and how it is told."""
+    for power in POWERS:
+        text = f"`{feature.name}` lie where {10.0**power:g} times the reference's values would"
+        yield "unit_change", scaled(edges, before, 10.0**power), text
+    gained = int(np.argmax(now - before))
+    struck = (np.arange(len(now)) == gained).astype(np.float64)
+    text = f"{now[gained]:.1%} of `{feature.name}` are {_cell(edges, gained)}"
+    if gained in (0, len(now) - 1) and before[gained] < 0.001:
+        yield "out_of_range", struck, f"{text}, which the reference never was"
+    elif (before > 1 / 200).sum() >= CONTINUOUS or now[gained] > NEARLY_ALL:
+        yield "frozen", struck, f"{text}; {before[gained]:.1%} in the reference"
 
 
 def _stuck(feature: Feature, j: int, reference: np.ndarray, current: np.ndarray) -> list[Found]:

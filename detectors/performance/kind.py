@@ -154,12 +154,10 @@ def follow(learnt: Learnt, shift: LabelShift, labels: Labels, current: np.ndarra
 
     Each that fits the mixture has a say: chi-square to the reference less that to the mixture, which is about +c where
     it moved as the mixture says and −c where it stayed (c = chi-square between the two), with standard error 2√c.
-    One that fits not moved for a reason of its own; then the others must be clear. Predictions count where the shares
-    were not read off them.
+    One that fits not moved for a reason of its own; then the others must be clear. The prediction has no say: it moves
+    with the label under covariate drift too.
     """
     some = learnt.features
-    if shift.source == "labels" and learnt.prediction is not None:
-        some = np.append(some, learnt.prediction)
     n_reference, n = learnt.rows(learnt.counts), learnt.rows(current)
     mixture = label_shift.expected(shift, labels.counts)
     stayed = moves(learnt.basis, learnt.counts, current, some, n_reference)

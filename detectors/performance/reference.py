@@ -1,6 +1,6 @@
 """All that performance needs of a reference with predictions and labels, in one record; to and from plain arrays.
 
-tally and sums: its own metrics; confidence: estimates for probabilities; direct_loss: estimates for numbers; labels:
+tally and sums: its own metrics; confidence: estimates for probabilities; direct_loss: estimates for all others; labels:
 what kinds of drift need. Whoever keeps a profile keeps these arrays beside it.
 """
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from detectors.performance.confidence import Confidence, confidence
 from detectors.performance.confusion import Confusion
-from detectors.performance.direct_loss import DirectLoss, direct_loss
+from detectors.performance import direct_loss
+from detectors.performance.direct_loss import DirectLoss
 from detectors.performance.kind import Labels, Learnt, labels_of
 from detectors.performance.loss import loss, residual
 from detectors.performance.loss_model import LossModel
@@ -35,7 +36,7 @@ class PerformanceReference:
     sums: np.ndarray
     edges: np.ndarray
     labels: Labels
-    direct_loss: DirectLoss | None = None
+    direct_loss: DirectLoss | None = None  # not for probabilities
 
     @cached_property
     def confidence(self) -> Confidence | None:
@@ -58,8 +59,8 @@ class PerformanceReference:
             arrays["tally.centre"] = tally.centre
         arrays |= {f"labels.{f.name}": getattr(self.labels, f.name) for f in fields(Labels) if f.name != "model"}
         models = {"labels": self.labels.model}
-        if self.direct_loss is not None:
-            models |= {"absolute": self.direct_loss.absolute, "square": self.direct_loss.square}
+        if self.kind == "numeric" and self.direct_loss is not None:
+            models |= self.direct_loss.models
         for name, model in models.items():
             arrays |= {f"model.{name}.{f.name}": getattr(model, f.name) for f in fields(LossModel)}
         return {name: np.asarray(values) for name, values in arrays.items()}
@@ -78,13 +79,17 @@ class PerformanceReference:
             tally = Regression(float(arrays["tally.centre"]))
         parts = {f.name: arrays[f"labels.{f.name}"] for f in fields(Labels) if f.name != "model"}
         names, largest = tuple(parts.pop("names").tolist()), float(parts.pop("largest_loss"))
+        labels = Labels(names=names, largest_loss=largest, model=read(arrays, "labels"), **parts)
+        estimator = None if kind == "probability" else DirectLoss({"accuracy": labels.model})
+        if kind == "numeric":
+            estimator = DirectLoss({"mae": read(arrays, "mae"), "rmse": read(arrays, "rmse")})
         return cls(
             kind=kind,
             tally=tally,
             sums=arrays["sums"],
             edges=arrays["edges"],
-            labels=Labels(names=names, largest_loss=largest, model=read(arrays, "labels"), **parts),
-            direct_loss=DirectLoss(read(arrays, "absolute"), read(arrays, "square")) if kind == "numeric" else None,
+            labels=labels,
+            direct_loss=estimator,
         )
 
 
@@ -119,11 +124,11 @@ def performance_reference(
         edges = np.unique(np.quantile(finite, FIFTHS)) if len(finite) else np.empty(0)
         names = ranges(edges)
     labels = labels_of(learnt, codes, names, groups(tally, edges, label), loss(kind, prediction, label))
-    direct = None
+    estimator = None if kind == "probability" else DirectLoss({"accuracy": labels.model})
     if kind == "numeric":
         seen = np.append(learnt.features, [] if learnt.prediction is None else [learnt.prediction]).astype(np.intp)
-        direct = direct_loss(learnt.basis.grid, codes, residual(kind, prediction, label), seen)
-    return PerformanceReference(kind, tally, tally.count(prediction, label), edges, labels, direct)
+        estimator = direct_loss.of_numbers(learnt.basis.grid, codes, residual(kind, prediction, label), seen)
+    return PerformanceReference(kind, tally, tally.count(prediction, label), edges, labels, estimator)
 
 
 def groups(tally: Tally, edges: np.ndarray, label: np.ndarray) -> np.ndarray:

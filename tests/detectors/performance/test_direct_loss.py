@@ -5,7 +5,7 @@ import pytest
 
 from detectors.grid import Grid, categorical_feature, numeric_feature
 from detectors.performance import loss_model
-from detectors.performance.direct_loss import DirectLoss, direct_loss
+from detectors.performance.direct_loss import DirectLoss, of_numbers
 
 FEATURES = np.arange(5)
 
@@ -33,7 +33,7 @@ def on_cells(n: int, rng: np.random.Generator) -> tuple[Grid, np.ndarray, np.nda
 @pytest.fixture(scope="module")
 def learnt() -> tuple[Grid, DirectLoss]:
     grid, codes, error = on_cells(30_000, np.random.default_rng(1))
-    return grid, direct_loss(grid, codes, error, FEATURES)
+    return grid, of_numbers(grid, codes, error, FEATURES)
 
 
 @pytest.mark.parametrize("together", [0.0, 0.4, 0.8])
@@ -85,8 +85,22 @@ def test_few_features_missing_losses_and_a_perfect_model_are_no_trouble() -> Non
     grid, codes, error = on_cells(3000, np.random.default_rng(6))
     loss = np.where(np.arange(3000) % 2 == 0, error**2, np.nan)
     assert loss_model.fit(grid, codes, loss, np.array([0, 1])).n_rows == 1500
-    perfect = direct_loss(grid, codes, np.zeros(3000), FEATURES)
+    perfect = of_numbers(grid, codes, np.zeros(3000), FEATURES)
     assert [m.value for m in perfect.metrics(perfect.rows(codes).sum(axis=0))] == [0.0, 0.0]
     assert {m.reason for m in perfect.metrics(np.zeros(5))} == {"too_few_rows"}
     with pytest.raises(ValueError, match="Give a reference with labels"):
         loss_model.fit(grid, codes, np.full(3000, np.nan), FEATURES)
+
+
+def test_the_accuracy_of_hard_predictions_is_estimated_from_their_errors() -> None:
+    rng = np.random.default_rng(7)
+    grid, codes, _ = on_cells(20_000, rng)
+    wrong = np.array([0.05, 0.1, 0.4])
+    fuel = codes[:, 3] - grid.slice(3).start
+    model = DirectLoss({"accuracy": loss_model.fit(grid, codes, (rng.random(20_000) < wrong[fuel]) * 1.0, FEATURES)})
+    _, today, _ = on_cells(2000, rng)
+    today = today[today[:, 3] == grid.slice(3).start + 2]
+    (accuracy,) = model.metrics(model.rows(today).sum(axis=0))
+    assert accuracy.value == pytest.approx(0.6, abs=0.02)
+    assert accuracy.low is not None
+    assert accuracy.low < 0.6 < (accuracy.high or 0)
