@@ -1,8 +1,8 @@
 """Performance without labels where there are no probabilities: direct loss estimation.
 
-A model of a row's loss, learnt on the reference, says what to expect of today's rows; MAE, √MSE and the accuracy of hard
-predictions follow from sums of what it says. Blind to concept drift: it answers what the losses would be if Y given X
-stayed as it was. Under covariate drift into cells that the reference hardly knew it falls back on ordinary losses.
+A model of a row's loss, learnt on the reference, says what to expect of today's rows; MAE, √MSE and the accuracy of
+hard predictions follow from sums of what it says. Blind to concept drift: it answers what the losses would be if Y
+given X stayed as it was. In cells that the reference hardly knew it falls back on ordinary losses.
 
 Reference: NannyML 2022, Direct loss estimation (its documentation, "How it works").
 """

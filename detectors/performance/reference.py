@@ -12,9 +12,9 @@ from typing import Any, get_args
 
 import numpy as np
 
+from detectors.performance import direct_loss
 from detectors.performance.confidence import Confidence, confidence
 from detectors.performance.confusion import Confusion
-from detectors.performance import direct_loss
 from detectors.performance.direct_loss import DirectLoss
 from detectors.performance.kind import Labels, Learnt, labels_of
 from detectors.performance.loss import loss, residual

@@ -98,7 +98,7 @@ def test_the_accuracy_of_hard_predictions_is_estimated_from_their_errors() -> No
     wrong = np.array([0.05, 0.1, 0.4])
     fuel = codes[:, 3] - grid.slice(3).start
     model = DirectLoss({"accuracy": loss_model.fit(grid, codes, (rng.random(20_000) < wrong[fuel]) * 1.0, FEATURES)})
-    _, today, _ = on_cells(2000, rng)
+    today = grid.encode(cars(2000, rng)[0], {})
     today = today[today[:, 3] == grid.slice(3).start + 2]
     (accuracy,) = model.metrics(model.rows(today).sum(axis=0))
     assert accuracy.value == pytest.approx(0.6, abs=0.02)
