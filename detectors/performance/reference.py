@@ -111,9 +111,14 @@ def performance_reference(
 ) -> PerformanceReference:
     """From a reference's rows: predictions and labels as `tally_of` takes them, and the flat cells of all features.
 
-    `learnt` names the features that the model sees, and the prediction, on the grid of `codes`.
+    `learnt` names the features that the model sees, and the prediction, on the grid of `codes`. Where the prediction's
+    cells on that grid part at the threshold (`score_edges` gives such edges), they are the score cells as well: a
+    window's counts of them are all that `confidence` needs.
     """
     tally = tally_of(kind, prediction, label, threshold=threshold)
+    of_grid = None if learnt.prediction is None else learnt.basis.grid.features[learnt.prediction].edges
+    if isinstance(tally, Scores) and of_grid is not None and np.nextafter(threshold, -np.inf) in of_grid:
+        tally = Scores(of_grid, threshold)
     edges = np.array([0.5])
     names: tuple[str, ...] = ("0", "1")
     if isinstance(tally, Multiclass):

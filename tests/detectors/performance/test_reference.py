@@ -63,3 +63,16 @@ def test_classes_have_a_group_each_and_others_one() -> None:
 def test_groups_of_numbers_are_told_by_their_range() -> None:
     assert ranges(np.array([1.0, 2.5])) == ("at most 1", "above 1 to 2.5", "above 2.5")
     assert ranges(np.empty(0)) == ("any",)
+
+
+def test_cells_of_the_grid_that_part_at_the_threshold_are_score_cells_too() -> None:
+    at, rng = place("probability"), np.random.default_rng(3)
+    columns = features(2000, rng)
+    label = answers("probability", says(columns), rng)
+    counts, _ = at.window(columns, label)
+    assert at.performance.confidence is not None
+    found = {m.metric: m for m in at.performance.confidence.metrics(counts[at.grid.slice(4)])}
+    tally = at.performance.tally
+    for metric in tally.metrics(tally.count(predicted("probability", columns), label)):
+        if metric.metric != "calibration_error":
+            assert found[metric.metric].value == pytest.approx(metric.value, abs=0.04), metric.metric

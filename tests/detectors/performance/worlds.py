@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detectors.basis import basis
-from detectors.grid import Grid, categorical_feature, numeric_feature
+from detectors.grid import Feature, Grid, categorical_feature, numeric_feature
 from detectors.performance.kind import Learnt
+from detectors.performance.loss import loss
 from detectors.performance.reference import PerformanceReference, performance_reference
+from detectors.performance.scores import score_edges
 from detectors.performance.tally import PredictionKind
 
 Columns = dict[str, np.ndarray]
@@ -64,6 +66,8 @@ class Place:
             else numeric_feature(name, columns[name])
             for name in NAMES
         ]
+        if self.kind == "probability":
+            made[-1] = Feature("prediction", "numeric", score_edges(columns["prediction"], 0.5, quantiles=64))
         self.grid = Grid(tuple(made))
         codes = self.grid.encode(columns, {})
         measures = basis(self.grid, self.grid.count(codes), columns, n_current=1000, codes=codes)
@@ -73,8 +77,6 @@ class Place:
 
     def window(self, columns: Columns, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A window's counts, and the sums of its labelled rows."""
-        from detectors.performance.loss import loss
-
         prediction = predicted(self.kind, columns)
         codes = self.grid.encode({**columns, "prediction": prediction}, {})
         group = self.performance.group(label)
