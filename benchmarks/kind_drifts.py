@@ -11,7 +11,10 @@ FAULTS = ("null_spike", "invalid_values", "new_category", "unit_change", "frozen
 
 
 def covariate(rows: Rows, rng: np.random.Generator) -> str:
-    """One to three features move or spread, or a category's share changes."""
+    """One to three features move or spread or a category's share changes; or all numbers move by a common cause."""
+    if rng.random() < 0.25:
+        rows.latent += rng.normal(size=len(NUMERIC)) * rng.uniform(0.2, 0.6)
+        return "common cause"
     done = []
     for j in rng.permutation(len(NUMERIC) + len(CATEGORIES))[: rng.integers(1, 4)].tolist():
         if j >= len(NUMERIC):

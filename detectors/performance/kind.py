@@ -30,6 +30,7 @@ Suggestion = Literal["retrain", "fix_the_pipeline", "recalibrate", "watch"]
 
 MOVED = 4.0  # standard errors beyond which a feature, the labels' shares or the loss count as moved
 CLEAR = 2.0  # standard errors, of one look where an alarm or another feature has spoken already
+BEYOND = 3.0
 MIN_LABELS = 30
 SUMS = 6  # of labelled rows, before the counts of their labels
 TOLD = 3  # features or faults in the evidence
@@ -116,14 +117,14 @@ def kind_of(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None = N
     broken = [f for f in faults(learnt.basis.grid, learnt.counts, current) if f.feature in learnt.features]
     if broken:
         whole = ~np.isin(learnt.features, [f.feature for f in broken])
-        beside, struck = np.sqrt(moved.distance[whole].max(initial=0.0)) / 2, broken[0].share
+        beside, struck = np.sqrt(moved.distance[whole & (moved.z > MOVED)].max(initial=0.0)) / 2, broken[0].share
         if struck >= beside and not is_beyond(loss, struck, learnt, current):
             return Kind("data_quality", tuple(f.sentence for f in broken[:TOLD]), "fix_the_pipeline")
         said = (*said, broken[0].sentence)
         if not is_beyond(loss, struck, learnt, current):
             loss = None  # what the features leave of it may be the fault's
     shift = shift_of_labels(learnt, current, labelled)
-    if shift is not None and shift.z > MOVED and learnt.labels is not None:
+    if shift is not None and shift.z > (MOVED if said else CLEAR) and learnt.labels is not None:
         about_labels = share_sentence(shift, learnt.labels)
         if follow(learnt, shift, learnt.labels, current) and is_explained(learnt.labels, labelled, loss):
             return Kind("prior", (about_labels, *said), "recalibrate")
@@ -186,14 +187,17 @@ def is_explained(labels: Labels, labelled: np.ndarray | None, loss: LossShift | 
 def is_beyond(loss: LossShift | None, struck: float, learnt: Learnt, current: np.ndarray) -> bool:
     """Whether the loss rose by more than the share of struck rows could make it, each with the largest loss.
 
-    Never where predictions left the reference's range: a broken input then makes a loss of any size.
+    A loss without a bound may grow to BEYOND times the largest that was seen; where predictions left the reference's
+    range, to any size.
     """
     if loss is None or learnt.labels is None or learnt.prediction is None:
         return False
     before, now = (side[learnt.basis.grid.slice(learnt.prediction)] for side in (learnt.counts, current))
     ends = [side[[0, -1]].sum() / max(side.sum(), 1) for side in (before, now)]
     in_range = ends[1] - ends[0] < struck / 10
-    return bool(in_range and loss.rest - MOVED * loss.rest_error > struck * learnt.labels.largest_loss)
+    largest = learnt.labels.largest_loss
+    most = struck * (largest if largest <= 1 else BEYOND * largest)
+    return bool(in_range and loss.rest - MOVED * loss.rest_error > most)
 
 
 def shift_of_labels(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None) -> LabelShift | None:
