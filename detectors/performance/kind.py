@@ -8,7 +8,8 @@ than what they explain (`loss_shift`); labels are needed to see it;
 covariate: the features moved; also where none of the above can be shown.
 
 Not to be trusted to the letter: kinds mix, and one name is given. Without labels no concept drift is seen. In a
-regression where Y all but follows from one feature, prior and covariate shift are the same thing.
+regression where Y all but follows from one feature, prior and covariate shift are the same thing. Standard errors are
+those of independent rows: that something moved is the alarm's word, here it is only asked what.
 """
 
 from dataclasses import dataclass

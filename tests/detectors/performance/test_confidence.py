@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.performance.confidence import Confidence, confidence, steps
@@ -28,6 +28,7 @@ def learnt(n: int, rng: np.random.Generator) -> tuple[Scores, Confidence]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
+@settings(deadline=None)
 def test_isotonic_shares_equal_the_max_min_formula(cells: list[tuple[int, int]]) -> None:
     hits, rest = (np.array(side, float) for side in zip(*cells, strict=True))
     n = hits + rest
