@@ -1,7 +1,7 @@
 """What the loop does about profiles between two transactions, step by step, with making them under the test's hand."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,8 +52,12 @@ class Loop:
     judging: Judging
     steps: LiveProfiles
     made: list[FakeMaking]
-    lacks: list[str | None] = field(default_factory=list)
-    now_s: float = 0.0
+    lacks: list[str | None]
+    now_s: list[float]  # the clock's only value
+
+    def wait(self) -> None:
+        """Until what failed may be tried again."""
+        self.now_s[0] += RETRY_S
 
     def profile_of(self, version: str, start_s: float = 1e12) -> str:
         return self.judging.counters(Stream("credit", version), start_s).profile
@@ -73,11 +77,11 @@ def loop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
         judging = Judging(app.make_windower(settings, counters), counters, Monitor({}, min_records=1), learner)
         lacks: list[str | None] = []
         metrics = Metrics(CollectorRegistry(), model="credit", version="1")
-        made = Loop(store, judging, None, FakeMaking.made, lacks)  # type: ignore[arg-type]
         live = Live(settings, path, store, judging, lacks.append, metrics)
-        made.steps = LiveProfiles(live, clock=lambda: made.now_s)
-        yield made
-        made.steps.close()
+        now_s = [0.0]
+        steps = LiveProfiles(live, clock=lambda: now_s[0])
+        yield Loop(store, judging, steps, FakeMaking.made, lacks, now_s)
+        steps.close()
 
 
 @pytest.fixture
@@ -156,7 +160,7 @@ def test_what_could_not_be_made_is_said_and_tried_again_later(loop: Loop, profil
     for _ in range(3):
         loop.steps.step()
     assert [making.is_closed for making in loop.made] == [True]
-    loop.now_s += RETRY_S
+    loop.wait()
     loop.steps.step()
     assert [making.is_closed for making in loop.made] == [True, False]
 
@@ -176,7 +180,7 @@ def test_learned_rows_are_built_once_complete_and_a_failure_makes_it_unready_unt
     loop.made[0].result = DriftwatchError("no memory")
     loop.steps.step()
     assert loop.lacks == ["version 1 is not learned: no memory"]
-    loop.now_s += RETRY_S
+    loop.wait()
     loop.steps.step()
     loop.made[1].result = profile_bytes
     assert loop.profile_of("1") == "learning"
