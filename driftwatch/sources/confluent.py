@@ -27,7 +27,7 @@ from driftwatch.sources.kafka_client import (
 CONSUME, CONSUME_S = BATCH, 0.2  # a call waits until it has so many, or for so long
 FIXED = frozenset(
     {"bootstrap.servers", "group.id", "group.instance.id", "group.protocol", "enable.auto.commit", "auto.offset.reset"}
-    | {"enable.auto.offset.store", "error_cb", "on_commit"}
+    | {"enable.auto.offset.store", "enable.partition.eof", "error_cb", "on_commit"}
 )
 REFUSALS = {
     KafkaError._AUTHENTICATION,
@@ -51,6 +51,7 @@ class ConfluentClient:
         self._member, self._topics = connection.member, connection.topics
         self._changes: list[Change] = []
         self._offsets: dict[Partition, int] = {}  # of what is read: where each goes on
+        self._ends: dict[Partition, int] = {}  # where each had nothing left, when it was last so
         self._paused: Set[Partition] = frozenset()
         self._fatal: SourceError | None = None
         self._was_connected = False
@@ -62,6 +63,7 @@ class ConfluentClient:
             "group.instance.id": connection.member,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
+            "enable.partition.eof": True,  # which alone says that what is left is no record
             "auto.offset.reset": "error",
             "partition.assignment.strategy": "range,roundrobin",
             "socket.timeout.ms": round(1000 * REQUEST_S),
@@ -141,6 +143,8 @@ class ConfluentClient:
 
     def read_from(self, offsets: Mapping[Partition, int]) -> None:
         self._offsets.update(offsets)
+        for partition in offsets:
+            self._ends.pop(partition, None)
         with self._mapped():
             self._consumer.assign([TopicPartition(*p, offset) for p, offset in self._offsets.items()])
         if self._paused:
@@ -175,6 +179,9 @@ class ConfluentClient:
         self.trouble = None
         return found
 
+    def position(self, partition: Partition) -> int:
+        return max(self._offsets.get(partition, 0), self._ends.get(partition, 0))
+
     def topics(self) -> dict[str, int]:
         with self._mapped():
             found = {name: self._consumer.list_topics(name, timeout=REQUEST_S).topics[name] for name in self._topics}
@@ -206,10 +213,14 @@ class ConfluentClient:
 
     def _failed(self, message: Message) -> Partition | None:
         """Notes what a message that is an error says; the partition where it is out of range."""
-        error = message.error()
+        error, topic, number = message.error(), message.topic(), message.partition()
         assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            offset = message.offset()
+            if topic is not None and number is not None and offset is not None:
+                self._ends[Partition(topic, number)] = offset
+            return None
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError._NO_OFFSET, KafkaError.OFFSET_OUT_OF_RANGE}:
-            topic, number = message.topic(), message.partition()
             return None if topic is None or number is None else Partition(topic, number)
         if error.code() in REFUSALS:
             self._fatal = refused(error.str())

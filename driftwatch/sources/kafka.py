@@ -281,7 +281,7 @@ class KafkaSource:
             client.trouble = str(error)
             return
         for partition, end in ends.items():
-            if self._next[partition] >= end:
+            if max(self._next[partition], client.position(partition)) >= end:
                 del self._heard_s[partition]
                 yield AtEnd(shard_of(partition), final=False)
             else:

@@ -140,6 +140,10 @@ class Client(Protocol):
         """Asks the broker for the offset after the last record of each."""
         ...
 
+    def position(self, partition: Partition) -> int:
+        """The offset that comes next, past what is no record: where a transaction ended, say."""
+        ...
+
     def topics(self) -> dict[str, int]:
         """Asks the broker how many partitions each topic has that is to be read; 0 where it does not exist."""
         ...

@@ -110,6 +110,7 @@ class KafkaPythonClient:
             "bootstrap_timeout_ms": REQUEST_MS,
             "max_poll_records": BATCH,
             "metrics_enabled": False,
+            "isolation_level": "read_committed",  # as the other client's default is
             "kafka_client": client,
         }
         settings = {SAME.get(name, name.replace(".", "_")): value for name, value in connection.settings.items()}
@@ -207,6 +208,14 @@ class KafkaPythonClient:
             found = self._consumer.end_offsets([TopicPartition(*p) for p in partitions], timeout_ms=REQUEST_MS)
         self.trouble = self._failures.last = None
         return {Partition(*tp): end for tp, end in found.items()}
+
+    def position(self, partition: Partition) -> int:
+        with self._mapped():
+            try:
+                offset: int | None = self._consumer.position(TopicPartition(*partition), timeout_ms=REQUEST_MS)
+            except errors.IllegalStateError:  # taken from us amid the last poll
+                offset = None
+        return offset or 0
 
     def topics(self) -> dict[str, int]:
         cluster, answered = self._net.cluster, threading.Event()

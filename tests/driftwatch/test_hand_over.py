@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -150,6 +151,57 @@ def test_what_was_read_of_a_log_that_is_gone_is_judged_with_what_comes_under_its
     live(store, Share(anew, 1000, 45, "ended"), windower=made())
     live(alone, Share(Group(Shard("t/0"), LOG), 1000, 45, "ended"), windower=made())
     assert rows(store) == rows(alone)
+
+
+class Two(Share):
+    """A source of two shards that are assigned one after the other."""
+
+    def __init__(self, of: int | None, *reads: tuple[Shard, int, int]) -> None:
+        super().__init__(Group(OTHER, LOG), 0, 0, "ended")
+        self.of, self.reads = of, reads
+
+    def events(self) -> Iterator[Event]:
+        shards = Shard("a"), Shard("b")
+        for shard in shards:
+            yield Assigned(shard, 0, len(LOG))
+        yield Held(frozenset(shards), self.of)
+        for shard, start, end in self.reads:
+            yield Frames(shard, LOG[start:end], np.arange(start, end + 1))
+        self.stop()
+
+
+def windows(store: Store) -> list[tuple[str, int, int, Any]]:
+    """Every decision: its window's start, rows, part and share."""
+    found = [msgspec.json.decode(line) for line in store.decisions()]
+    return [(d["window"]["start"][-6:], d["window"]["n_records"], d["part"], d["share"]) for d in found]
+
+
+def test_after_a_restart_no_window_is_judged_before_all_shards_are_there() -> None:
+    store = Store.open(None, model="credit")
+    live(store, Two(2, (Shard("a"), 0, 200), (Shard("b"), 0, 30)))
+    live(store, Two(2, (Shard("b"), 30, 200)))
+    assert windows(store) == [(start, 100, 1, None) for start in ("13:20Z", "14:10Z", "15:00Z")]
+
+
+def test_a_share_of_the_shards_is_named() -> None:
+    store = Store.open(None, model="credit")
+    live(store, Two(3, (Shard("a"), 0, 100), (Shard("b"), 0, 100)))
+    assert windows(store) == [("13:20Z", 100, 1, {"shards": ["a", "b"], "of": 3})]
+
+
+def test_what_was_read_of_a_log_that_is_made_anew_is_judged() -> None:
+    shard = Shard("t/0")
+    group = Group(shard, LOG[80:])
+
+    class Anew(Share):
+        def events(self) -> Iterator[Event]:
+            for event in super().events():
+                yield replace(event, anew=True) if isinstance(event, Assigned) else event
+
+    store = Store.open(None, model="credit")
+    live(store, Share(Group(shard, LOG), 1, 80, "ended"))
+    live(store, Anew(group, 1000, 50, "ended"))
+    assert set(rows(store).values()) == {50}
 
 
 def test_a_mark_says_who_read_how_far_and_what_is_judged() -> None:

@@ -27,6 +27,7 @@ class Script:
         self.commits: list[dict[Partition, tuple[int, str]]] = []
         self.done: list[Callable[[bool], None]] = []
         self.n_partitions, self.asked = 2, 0
+        self.positions: dict[Partition, int] = {}
 
     def poll(self) -> Polled:
         return self.steps.pop(0) if self.steps else Polled()
@@ -45,6 +46,9 @@ class Script:
 
     def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {p: found.end for p, found in self.bounds(partitions).items()}
+
+    def position(self, partition: Partition) -> int:
+        return self.positions.get(partition, 0)
 
     def topics(self) -> dict[str, int]:
         if self.is_away:
@@ -164,6 +168,9 @@ def test_the_broker_says_where_a_silent_partition_ends() -> None:
     script.is_away = False
     loop.now_s += ASK_S
     assert loop.hear(2) == [AtEnd(S0, final=False)]  # the other has records left
+    loop.now_s += QUIET_S
+    script.positions[P1] = 100  # which are no records
+    assert loop.hear(2) == [AtEnd(S1, final=False)]
 
 
 def test_an_outage_is_said_once_and_so_is_its_end() -> None:
