@@ -71,7 +71,8 @@ class Member:
     def start(self) -> None:
         """A new process over what is stored."""
         self.monitor, self.windower = Watching(), self.made()
-        made = parts(self, self.store, self.windower, monitor=self.monitor, committed=self.keep)  # type: ignore[arg-type]
+        source: Any = self
+        made = parts(source, self.store, self.windower, monitor=self.monitor, committed=self.keep)
         self.pipeline = Pipeline(made, self.store.load())
         held, self.positions = set(self.positions), {}
         for shard in sorted(held):
