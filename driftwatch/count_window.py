@@ -149,6 +149,8 @@ class CountWindower:
 
     def _emit(self, stream: Stream, panes: list[Pane], *, partial: bool) -> None:
         panes.sort(key=lambda p: p.key.shard)
+        # Where each of them would be read again from has moved.
+        self._dirty_shards.update(p.key.shard for p in panes if p.key.shard in self._held)
         self._full.append(
             Window(
                 stream=stream,
