@@ -21,7 +21,10 @@ from detectors.grid import SPECIAL, Feature, FeatureKind, Grid
 from detectors.joint import NormalScores, RandomFeatures, normal_scores
 
 FORMAT = 1
-UNREADABLE = (ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error)
+UNREADABLE = (
+    *(ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error),
+    AttributeError,  # of a member that is no array
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ read again gives the same ids.
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from driftwatch import checkpoint
 from driftwatch.decision import Decision, encode, rfc3339
 from driftwatch.dedupe import Seen, take
 from driftwatch.halves import Halves
+from driftwatch.learning import Learner
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
@@ -54,6 +56,7 @@ class Parts:
     until it does not; False = we were told to stop before it went through. `committed`: told after each transaction;
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
     `halves`: what the decoder keeps for later, None where it keeps nothing.
+    `learner`: keeps rows that a profile is learned from, None where there is one.
     `warn`: takes a line for the log.
     """
 
@@ -73,6 +76,7 @@ class Parts:
     turned: Callable[[int], object]
     dedupe: int
     halves: Halves | None = None
+    learner: Learner | None = None
     warn: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
@@ -93,6 +97,7 @@ class Pipeline:
         self._seen: dict[Shard, Seen] = {}
         self._anew: set[Shard] = set()  # shards whose stored ids do not count any more
         self._rows, self._saved_s = 0, parts.clock()
+        self._share: tuple[tuple[Shard, ...], int] | None = None
         self._stopped = False
         self.decided = 0
         self.outcomes: Counter[Outcome] = Counter()
@@ -103,7 +108,10 @@ class Pipeline:
             if not self._take(event):
                 return
             self._p.turned(len(event.messages) if isinstance(event, Frames) else 0)
-            windows = self._p.windower.closed()
+            # The shards of one share are assigned one by one: none is judged before all are there.
+            windows = [] if isinstance(event, Assigned) else self._p.windower.closed()
+            if self._p.halves is not None:
+                self._p.halves.reached_s = self._p.windower.reached_s if len(self._seen) > 1 else inf
             due = self._rows >= CHECKPOINT_ROWS or self._p.clock() - self._saved_s >= CHECKPOINT_S
             if (windows or due) and not self._save(windows):
                 return
@@ -127,11 +135,15 @@ class Pipeline:
                 self._assign(event, now_s)
             case AtEnd(shard, final):
                 windower.at_end(shard, final=final, now_s=now_s)
+                if self._p.learner is not None:
+                    self._p.learner.at_end(shard)
             case Revoked(shard):
                 self._let_go(shard)
-            case Held(shards):
+            case Held(shards, of, gone):
+                self._share = None if of is None or of <= len(shards) else (tuple(sorted(shards)), of)
                 for shard in self._shards.keys() - shards - self._anew:
-                    self._let_go(shard)
+                    if not shard.startswith(gone):
+                        self._let_go(shard)
             case _:
                 windower.tick(now_s)
         return True
@@ -141,30 +153,44 @@ class Pipeline:
         windower, shard, committed = self._p.windower, event.shard, event.committed
         known = windower.state(shard)
         position = None if known is None else known.position
-        if position is not None and event.end is not None and position > event.end:
+        is_another = position is not None and (event.anew or (event.end is not None and position > event.end))
+        if is_another:
             self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
-            windower.forget(shard)
-            self._let_go(shard)
-            position, committed = None, None
-        if position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
+            position = event.start
+            windower.begin_anew(shard, position)
+            windower.assign(shard, position, now_s=now_s)
+            self._seen[shard] = Seen(self._p.dedupe)
+            self._anew.add(shard)  # what was counted stays, its ids do not
+        elif position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
             self._let_go(shard)
             position = event.start if committed is None else committed.position
             if event.end is not None and position > event.end:
-                position, committed = event.start, None
+                position, committed, is_another = event.start, None, True
             read_to, open_from_s = checkpoint.judged_before(committed)
             self._seen[shard] = Seen(self._p.dedupe)
             windower.assign(shard, position, read_to=read_to, open_from_s=open_from_s, now_s=now_s)
         elif shard not in self._seen:
-            self._seen[shard] = checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
+            self._seen[shard] = (
+                Seen(self._p.dedupe)
+                if shard in self._anew
+                else checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
+            )
             windower.assign(shard, position, now_s=now_s)
+        if self._p.learner is not None:
+            self._p.learner.assign(shard, anew=is_another)
         if lost := max(0, event.start - position):
             self._p.warn(f"{shard}: {lost} records were gone before they were read; the topic's retention is too short")
             self._p.metrics.lost("retention", lost)
+            windower.gap(shard)
         self._p.source.begin(shard, position + lost)
 
     def _let_go(self, shard: Shard) -> None:
         """What is not judged of a shard is another's to judge, and is counted anew should it come back."""
         self._p.windower.revoke(shard)
+        if self._p.halves is not None:
+            self._p.halves.release(shard)
+        if self._p.learner is not None:
+            self._p.learner.revoke(shard)
         self._seen.pop(shard, None)
         self._anew.add(shard)
 
@@ -172,6 +198,10 @@ class Pipeline:
         decoded = self._p.decoder.decode(frames)
         records = self._fresh(frames.shard, decoded)
         added = self._p.windower.add(records, end=decoded.end, now_s=now_s)
+        if decoded.waiting_s and len(self._seen) > 1:  # rows may come of another shard's messages alone
+            self._p.windower.show(frames.shard, decoded.waiting_s)
+        if self._p.learner is not None:
+            self._p.learner.add(records, ahead=added.ahead, end=decoded.end)
         poison = [*decoded.poison, *(ahead(decoded.events or frames, records, int(i)) for i in added.ahead)]
         if poison and self._p.dead_letters is not None:
             box, at = self._p.dead_letters, rfc3339(int(self._p.now()))
@@ -210,6 +240,7 @@ class Pipeline:
         p = self._p
         decisions: list[Decision] = []
         state = self._policy_state
+        windows = [window if self._share is None else replace(window, share=self._share) for window in windows]
         for window in windows:
             started = time.perf_counter()
             decision, state = p.policy.judge(window, p.monitor.judge(window), state)
@@ -226,6 +257,7 @@ class Pipeline:
             seen=seen,
             seen_from=seen_from,
             halves=None if p.halves is None else p.halves.changes(),
+            learning=None if p.learner is None else p.learner.changes(),
             policy=state.to_bytes() if decisions else None,
             decisions=[
                 StoredDecision(w.stream.version, w.end_s, w.part, line) for w, line in zip(windows, lines, strict=True)
@@ -238,12 +270,15 @@ class Pipeline:
         self.decided += len(decisions)
         self._anew.clear()
         held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
-        p.source.commit(
-            {s: checkpoint.mark(known, p.windower.rewind(s), p.store.store_id) for s, known in held.items()}
-        )
+        p.source.commit({s: checkpoint.mark(known, self._rewind(s), p.store.store_id) for s, known in held.items()})
         p.committed()
         self._show(decisions, lines)
         return True
+
+    def _rewind(self, shard: Shard) -> int:
+        """Where anybody else would have to read from: before all that is in an unjudged window, or waits."""
+        position, halves = self._p.windower.rewind(shard), self._p.halves
+        return position if halves is None else int(min(position, halves.rewind(shard, self._p.windower.oldest_s)))
 
     def _show(self, decisions: Sequence[Decision], lines: Sequence[bytes]) -> None:
         windower, metrics = self._p.windower, self._p.metrics

@@ -13,6 +13,7 @@ import numpy as np
 from detectors import summary
 from detectors.summary import Table
 from driftwatch.errors import ConfigError
+from driftwatch.gap import Span
 from driftwatch.records import Records, Shard, Stream, Window
 
 DAY_S = 86_400.0
@@ -68,7 +69,7 @@ class Counter(Protocol):
 
     @property
     def profile(self) -> str:
-        """The profile's content hash; "" where none is known and only rows are counted."""
+        """The profile's content hash; NO_PROFILE or LEARNING where only rows are counted."""
         ...
 
     def empty(self) -> Table:
@@ -116,13 +117,14 @@ class ShardState:
 
     `position`: the next row to read, None where the shard is another's now. `read_to`: how far this or an earlier
     holder has read; below it, rows of windows before `open_from_s` (the start of the oldest unjudged window) are
-    judged already. `clock_s`: the largest event times it has shown.
+    judged already. `clock_s`: the largest event times it has shown. `gap_s`: where records of it are missing.
     """
 
     position: int | None
     read_to: int
     clock_s: tuple[float, ...] = ()
     open_from_s: float | None = None
+    gap_s: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +178,15 @@ class Windower(Protocol):
         """Lets go of a shard: its unjudged panes and its position are dropped; what was judged is remembered."""
         ...
 
-    def forget(self, shard: Shard) -> None:
-        """Lets go of a shard, and of what was judged of it: another log has its name now."""
+    def begin_anew(self, shard: Shard, position: int) -> None:
+        """Lets go of a shard whose name another log has now, until it is assigned at this position.
+
+        What was counted of the old one and is not judged is kept for then.
+        """
+        ...
+
+    def gap(self, shard: Shard) -> None:
+        """Notes that records between what was read of a shard and what comes next are gone."""
         ...
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
@@ -190,6 +199,10 @@ class Windower(Protocol):
 
     def add(self, records: Records, *, end: int, now_s: float) -> Added:
         """Counts the rows of one shard; `end` is the position after the last message that was read with them."""
+        ...
+
+    def show(self, shard: Shard, times_s: Sequence[float]) -> None:
+        """Moves a shard's clock on by event times that it has shown and that are no rows, or not yet."""
         ...
 
     def closed(self) -> list[Window]:
@@ -216,6 +229,16 @@ class Windower(Protocol):
         """The lowest position of a held shard that stands in a pane of an unjudged window, else its position."""
         ...
 
+    @property
+    def reached_s(self) -> float:
+        """The event time that every active shard has reached; −inf before that, inf where windows know no time."""
+        ...
+
+    @property
+    def oldest_s(self) -> float:
+        """The event time at which the oldest pane of an unjudged window begins; inf where there is none."""
+        ...
+
     def shard_states(self) -> dict[ShardCondition, int]:
         """How many of the shards held are in which condition."""
         ...
@@ -228,6 +251,14 @@ class Windower(Protocol):
     @property
     def open_panes(self) -> int:
         """How many panes are in memory."""
+        ...
+
+    @property
+    def next_start_s(self) -> float:
+        """The event time from which on no pane has been counted: a profile may hold from there; −inf before any row.
+
+        Rows far ahead of their shard's clock do not count.
+        """
         ...
 
 
