@@ -14,6 +14,10 @@ from modelops import recipe
 from modelops.errors import TrainingError
 from modelops.recipe import Kind
 
+DIGITS = 6
+"""Of a prediction, everywhere. Trees give few distinct values, and a profile's cells end at such values: were they
+rounded in the log alone, all rows of a value could fall into the neighbouring cell."""
+
 MOST_CATEGORIES = 200  # of a feature; rarer ones are one
 
 
@@ -63,12 +67,12 @@ class Model:
     shift: float = 0.0
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
-        """Probabilities of the positive class, (n,)."""
+        """Probabilities of the positive class, (n,), of DIGITS digits."""
         raw = np.asarray(self.estimator.predict_proba(matrix)[:, 1], float)
-        if self.shift == 0.0:
-            return raw
-        odds = np.clip(raw, 1e-12, 1 - 1e-12)
-        return np.asarray(1 / (1 + np.exp(-(np.log(odds / (1 - odds)) + self.shift))))
+        if self.shift != 0.0:
+            odds = np.clip(raw, 1e-12, 1 - 1e-12)
+            raw = np.asarray(1 / (1 + np.exp(-(np.log(odds / (1 - odds)) + self.shift))))
+        return raw.round(DIGITS)
 
     def score(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities for columns, (n,)."""

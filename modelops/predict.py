@@ -138,7 +138,7 @@ class ModelServer:
         if loaded is None:
             raise Refused(503, "no version is loaded yet.")
         rows = [row for work in batch for row in work.asked.rows]
-        scores = loaded.model.predict(loaded.model.encoding.rows(rows)).round(6).tolist()
+        scores = loaded.model.predict(loaded.model.encoding.rows(rows)).tolist()
         self.metrics.batch.labels(self.name, loaded.version).observe(len(rows))
         answers, start = [], 0
         for work in batch:

@@ -122,7 +122,7 @@ class Work:
             made = build_profile(
                 rows,
                 self.recipe.data.features,
-                train.unseen_predictions(model, rows, self.recipe, trained.n_train),
+                train.unseen_predictions(model, rows, trained.n_train),
                 self.recipe.profile,
                 model=self.job.model,
                 version=str(self._registry.next_version(self.job.model, self.job.id)),

@@ -12,8 +12,6 @@ from modelops.errors import TrainingError
 from modelops.models import Model
 from modelops.recipe import Recipe
 
-FOLDS = 4
-
 
 class Trained(msgspec.Struct, frozen=True):
     """What training leaves. `artifact` is a folder, `sha256` its hash; `predictions` were made on unseen rows."""
@@ -41,22 +39,17 @@ def train(rows: Rows, recipe: Recipe, *, champion: Model | None = None) -> tuple
     return models.fit(recipe.model, encoding, old.columns, old.y), n_train
 
 
-def unseen_predictions(model: Model, rows: Rows, recipe: Recipe, n_train: int) -> np.ndarray:
-    """Predictions for all rows as a model makes them on rows that it has not seen, (n,).
+def unseen_predictions(model: Model, rows: Rows, n_train: int) -> np.ndarray:
+    """Predictions for all rows, (n,), distributed as the model's are on rows that it has not seen.
 
-    The held-out rows are the model's own; for the fitted ones, models of the same recipe that leave a fold out speak:
-    a model's predictions on what it was fitted on are too sure, and a profile of them would call every window drifted.
+    On its own training rows a model is too sure, and a profile of that would differ from every window. So a fitted row
+    takes, in the order of the model's predictions, a value that the model gave a held-out row. Values of other models
+    (cross-fitting) will not do: trees give few distinct values, each model its own, and cells are counted by value.
     """
     found = model.score(rows.columns)
-    if model.shift:
-        return found  # a recalibration saw one number of these rows
-    folds = np.arange(n_train) % FOLDS
-    for fold in range(FOLDS):
-        kept, left = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        if len(np.unique(rows.y[kept])) == 2:
-            columns = {name: values[kept] for name, values in rows.columns.items()}
-            part = models.fit(recipe.model, model.encoding, columns, rows.y[kept])
-            found[left] = part.score({name: values[left] for name, values in rows.columns.items()})
+    held = np.sort(found[n_train:])
+    ranks = np.argsort(np.argsort(found[:n_train], kind="stable"), kind="stable")
+    found[:n_train] = held[ranks * len(held) // max(n_train, 1)]
     return found
 
 

@@ -145,6 +145,7 @@ class Traffic:
         self.sent = 0
         self.failed: list[tuple[int, Any]] = []
         self.versions: list[str] = []
+        self.older = 0.0  # how many years the applicants' ages have moved: a test may drift them
         self._url, self._labels, self._changed, self._seed = url, labels, changed, seed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -165,6 +166,7 @@ class Traffic:
             for i, row in enumerate(rows):
                 if self._stop.is_set():
                     return
+                row["age"] += self.older
                 body = json.dumps({"instances": [row], "id": f"r{self._seed}-{i}"}).encode()
                 status, answer = ask(f"{self._url}/v1/models/credit:predict", body)
                 self.sent += 1

@@ -137,3 +137,22 @@ def test_importing_modelops_loads_no_heavy_library() -> None:
     code += f"print([name for name in {heavy!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_profiles_predictions_are_distributed_as_on_unseen_rows() -> None:
+    from modelops import train
+    from modelops.data import Rows
+
+    columns, y = table(3000, 7)
+    rows = Rows(columns, y.astype(np.int8), np.arange(3000.0), np.arange(3000).astype(object))
+    chosen = recipes.Model(parameters={"max_iter": 300, "min_samples_leaf": 5})
+    old = rows.part(slice(0, 2000))
+    model = models.fit(chosen, models.encoding_of(columns, KINDS), old.columns, old.y)
+    found, own = train.unseen_predictions(model, rows, 2000), model.score(columns)
+    assert (found[2000:] == own[2000:]).all()
+    assert set(found[:2000]) <= set(own[2000:])
+    in_sample, unseen = own[:2000].std(), own[2000:].std()
+    assert in_sample > 1.1 * unseen  # it has over-fitted
+    assert found[:2000].std() == pytest.approx(unseen, rel=0.02)
+    assert np.corrcoef(found[:2000], own[:2000])[0, 1] > 0.95
+    assert (own.round(6) == own).all()
