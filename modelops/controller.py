@@ -7,7 +7,6 @@ that is killed anywhere goes on at its next start.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -246,5 +245,4 @@ def expected(config: Config, job_id: str) -> float | None:
     verdict = read_result(job_folder(config, job_id) / "gate.json", Verdict)
     if verdict is None or verdict.metric != "roc_auc":
         return None
-    lines: Sequence[float] = [c.challenger for c in verdict.comparisons if c.name == "new rows"]
-    return lines[0] if lines else None
+    return next((line.challenger for line in verdict.comparisons if line.name == "new rows"), None)

@@ -30,14 +30,17 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """One line of the gate's table. `low`: one-sided lower bound of the gain; `passes` None: shown, not judged."""
+    """One line of the gate's table. `low`: one-sided lower bound of the gain; `passes` None: shown, not judged.
+
+    Figures are None where the rows of a class are too few for any.
+    """
 
     name: str
     n: int
-    challenger: float
-    champion: float
-    gain: float
-    low: float
+    challenger: float | None
+    champion: float | None
+    gain: float | None
+    low: float | None
     needs: str
     passes: bool | None
 
@@ -105,12 +108,13 @@ def _segments(new: Sample, settings: Gate, compare: Compare) -> list[Comparison]
             n_positive = int(new.y[rows].sum())
             title = f"{feature} = {value}"
             if min(n_positive, len(rows) - n_positive) < 10:
-                nan = float("nan")
-                lines.append(Comparison(title, len(rows), nan, nan, nan, nan, "shown only: too few of a class", None))
+                few = "not compared: too few rows of a class"
+                lines.append(Comparison(title, len(rows), None, None, None, None, few, None))
                 continue
             line = compare(title, new, rows, settings.segment_margin)
-            few = len(rows) < settings.min_segment_rows
-            lines.append(_shown(line, f"shown only: fewer than {settings.min_segment_rows} rows") if few else line)
+            is_small = len(rows) < settings.min_segment_rows
+            why = f"shown only: fewer than {settings.min_segment_rows} rows"
+            lines.append(_shown(line, why) if is_small else line)
     return lines
 
 
@@ -125,10 +129,8 @@ def table_text(verdict: Verdict) -> str:
     lines = [f"{'':24} {'rows':>7} {'champion':>9} {'challenger':>10} {'gain':>8} {'low':>8}"]
     for line in verdict.comparisons:
         mark = {True: "passes", False: "FAILS", None: ""}[line.passes]
-        lines.append(
-            f"{line.name[:24]:24} {line.n:7,} {line.champion:9.4f} {line.challenger:10.4f} {line.gain:+8.4f} "
-            f"{line.low:+8.4f}  {mark} ({line.needs})"
-        )
+        figures = f"{_figure(line.champion, 9)} {_figure(line.challenger, 10)} {_figure(line.gain, 8, '+')}"
+        lines.append(f"{line.name[:24]:24} {line.n:7,} {figures} {_figure(line.low, 8, '+')}  {mark} ({line.needs})")
     return "\n".join(lines)
 
 
@@ -136,8 +138,13 @@ def _shown(line: Comparison, why: str) -> Comparison:
     return msgspec.structs.replace(line, passes=None, needs=why)
 
 
+def _figure(value: float | None, width: int, sign: str = "") -> str:
+    return "-".rjust(width) if value is None else f"{value:{sign}{width}.4f}"
+
+
 def _words(line: Comparison, metric: str) -> str:
     return (
-        f"{metric} on {line.name} ({line.n:,} rows) is {line.challenger:.4f} against the champion's "
-        f"{line.champion:.4f}, gain {line.gain:+.4f} with lower bound {line.low:+.4f}, and it needs: {line.needs}"
+        f"{metric} on {line.name} ({line.n:,} rows) is {_figure(line.challenger, 0)} against the champion's "
+        f"{_figure(line.champion, 0)}, gain {_figure(line.gain, 0, '+')} with lower bound "
+        f"{_figure(line.low, 0, '+')}, and it needs: {line.needs}"
     )

@@ -139,7 +139,7 @@ class Work:
 
         def keep() -> Version:
             snapshot, trained, profiled, verdict = self.snapshot(), self.train(), self.profile(), self.gate()
-            judged = {f"gate.{c.name}": c.challenger for c in verdict.comparisons if np.isfinite(c.challenger)}
+            judged = {f"gate.{c.name}": c.challenger for c in verdict.comparisons if c.challenger is not None}
             return self._registry.register(
                 Version(
                     model=self.job.model,

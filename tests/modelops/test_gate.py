@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -118,6 +119,8 @@ def test_a_segment_that_gets_much_worse_stops_it_and_a_small_one_is_shown() -> N
         "new rows": True, "region = north": True, "region = south": False, "region = west": None, "region = isle": None,
     }  # fmt: skip
     assert "region = south" in verdict.report
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=gate.Verdict) == verdict
+    assert "-  (not compared: too few rows of a class)" in " ".join(gate.table_text(verdict).split(" "))
 
 
 def test_a_recalibration_is_judged_by_likelihood() -> None:
