@@ -120,7 +120,7 @@ def test_a_segment_that_gets_much_worse_stops_it_and_a_small_one_is_shown() -> N
     }  # fmt: skip
     assert "region = south" in verdict.report
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=gate.Verdict) == verdict
-    assert "-  (not compared: too few rows of a class)" in " ".join(gate.table_text(verdict).split(" "))
+    assert "isle 20 - - - - (not compared: too few rows of a class)" in " ".join(gate.table_text(verdict).split())
 
 
 def test_a_recalibration_is_judged_by_likelihood() -> None:
