@@ -36,6 +36,10 @@ from modelops.state import state_errors
 MAX_BODY = 8 << 20
 RELOAD_S = 0.5
 COPY_HEADER = "x-modelops-copy"
+COPIES_ROWS, COPIES_WAIT_S = (
+    256,
+    0.25,
+)  # nobody waits for a copy: large batches take least from those who are waited for
 log = logging.getLogger("modelops")
 
 
@@ -82,13 +86,18 @@ class ModelServer:
         self._shadow = PredictionLog(shadow_log(entry.predictions))
         self._thread = ThreadPoolExecutor(1, "predict")
         self._is_stopping = False
-        self.batcher: Batcher[Work, Scored] = Batcher(
-            self._predict,
-            self._thread,
-            max_rows=entry.server.max_batch,
-            max_wait_s=entry.server.max_wait_ms / 1000,
-            size=lambda work: len(work.asked.rows),
-        )
+
+        def batcher(max_rows: int, max_wait_s: float) -> Batcher[Work, Scored]:
+            return Batcher(
+                self._predict,
+                self._thread,
+                max_rows=max_rows,
+                max_wait_s=max_wait_s,
+                size=lambda work: len(work.asked.rows),
+            )
+
+        self.batcher = batcher(entry.server.max_batch, entry.server.max_wait_ms / 1000)
+        self.copies = batcher(max(COPIES_ROWS, entry.server.max_batch), COPIES_WAIT_S)
         self.app = Starlette(
             routes=[
                 Route("/v1/models/{name}:predict", self._v1, methods=["POST"]),
@@ -180,13 +189,14 @@ class ModelServer:
             loaded = self._loaded
             if request.path_params["name"] != self.name:
                 raise Refused(404, f"this server has the model {self.name!r} only.")
-            if loaded is None or self.batcher.is_full():
+            is_copy = COPY_HEADER in request.headers
+            batcher = self.copies if is_copy else self.batcher
+            if loaded is None or batcher.is_full():
                 raise Refused(503, "no version is loaded yet, or too many requests wait.", retry_after_s=1)
             time_s = time.time()
             asked = read(await asgi.body_of(request, MAX_BODY), list(loaded.model.encoding.kinds))
             given = asked.id or request.headers.get("x-request-id") or uuid.uuid4().hex
-            work = Work(asked, given, round(time_s, 6), COPY_HEADER in request.headers)
-            scored = await self.batcher.submit(work)
+            scored = await batcher.submit(Work(asked, given, round(time_s, 6), is_copy))
         except Refused as refused:
             self.metrics.errors.labels(self.name, str(refused.status)).inc()
             return asgi.problem(refused)
@@ -265,7 +275,9 @@ async def serve(
             await asyncio.sleep(1.0)
         stop()
 
-    tasks = [asyncio.create_task(job) for job in (server.batcher.run(), server.keep_loaded(), look())]
+    tasks = [
+        asyncio.create_task(job) for job in (server.batcher.run(), server.copies.run(), server.keep_loaded(), look())
+    ]
     said(listener.getsockname()[1])
     try:
         await http.serve(sockets=[listener])

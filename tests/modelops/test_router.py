@@ -17,7 +17,7 @@ import aiohttp
 
 from modelops import asgi
 from modelops.metrics import ServiceMetrics
-from modelops.router import Router, Table, Target, choose
+from modelops.router import MOST_COPIES, Router, Table, Target, choose
 
 PATH = "/v1/models/credit:predict"
 
@@ -139,11 +139,11 @@ def test_a_mirror_that_hangs_delays_and_changes_nothing() -> None:
     async def test(world: World) -> None:
         world.backends[1].gate = asyncio.Event()
         world.router.switch("credit", Table((world.target(1),), mirror=world.target(2, 0.0)))
-        answers = [await world.ask(i) for i in range(100)]
-        assert answers == [(200, {"version": "1"})] * 100
-        while len(world.backends[1].requests) < 64:
+        answers = [await world.ask(i) for i in range(300)]
+        assert answers == [(200, {"version": "1"})] * 300
+        while len(world.backends[1].requests) < MOST_COPIES:
             await asyncio.sleep(0.01)
-        assert len(world.backends[1].requests) == 64  # further copies are dropped, not queued
+        assert len(world.backends[1].requests) == MOST_COPIES  # further copies are dropped, not queued
         assert all(headers["x-modelops-copy"] == "1" for headers in world.backends[1].requests)
         assert all("x-modelops-copy" not in headers for headers in world.backends[0].requests)
         own = {headers["x-request-id"] for headers in world.backends[0].requests}
