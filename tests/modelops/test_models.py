@@ -145,7 +145,7 @@ def test_a_profiles_predictions_are_distributed_as_on_unseen_rows() -> None:
 
     columns, y = table(3000, 7)
     rows = Rows(columns, y.astype(np.int8), np.arange(3000.0), np.arange(3000).astype(object))
-    chosen = recipes.Model(parameters={"max_iter": 300, "min_samples_leaf": 5})
+    chosen = recipes.Model(parameters={"max_iter": 80, "min_samples_leaf": 3, "learning_rate": 0.3})
     old = rows.part(slice(0, 2000))
     model = models.fit(chosen, models.encoding_of(columns, KINDS), old.columns, old.y)
     found, own = train.unseen_predictions(model, rows, 2000), model.score(columns)
