@@ -80,6 +80,9 @@ class Training(Section):
     hold_out: float = Field(default=0.3, gt=0, lt=0.9, description="Share of the newest rows that the gate judges on.")
     deadline: Duration = Field(default=600.0, description="Longer is ended and counts as failed.")
     memory_mib: int = Field(default=4096, ge=256, description="More address space ends in a MemoryError.")
+    threads: int = Field(
+        default=1, ge=1, description="Threads of a fit. More help with many rows on an idle machine only."
+    )
     attempts: int = Field(default=3, ge=1, description="A crash is tried again until so many.")
 
 

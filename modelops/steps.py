@@ -57,6 +57,9 @@ class Work:
         sources: tuple[Path, ...] = (),
         progress: Progress = lambda _step, _share: None,
     ) -> None:
+        # Before scikit-learn is imported. Threads of OpenMP wait for one another at every node of a tree: on a busy
+        # machine two of them took a hundred times as long as one.
+        os.environ.setdefault("OMP_NUM_THREADS", str(recipe.training.threads))
         self.job = job
         self.recipe = recipe
         self.folder = job_folder(config, job.id)
