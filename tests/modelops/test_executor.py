@@ -1,20 +1,24 @@
 """Jobs in their subprocess: what hangs, crashes, lacks labels or memory, or meets a changed artifact, says so."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("skops", reason="needs the extra modelops")
 pytest.importorskip("duckdb", reason="needs the extra modelops")
 
+from modelops import artifact
 from modelops.config import load
 from modelops.executor import Executor
-from modelops.job import Job
+from modelops.job import Action, Job
 from modelops.job_queue import JobQueue
+from modelops.registry import Registry
 from modelops.state import connect
 from tests.modelops import served, world
 
@@ -24,7 +28,9 @@ START_S = 1_800_000_000.0
 class Bench:
     """An executor over a champion and one job."""
 
-    def __init__(self, folder: Path, recipe: dict[str, Any], *, n_events: int, kind: str = "concept") -> None:
+    def __init__(
+        self, folder: Path, recipe: dict[str, Any], *, n_events: int, kind: str = "concept", action: Action = "retrain"
+    ) -> None:
         self.config_path = world.make_folder(folder, recipe=recipe)
         served.register(self.config_path)
         self.config = load(self.config_path)
@@ -35,7 +41,7 @@ class Bench:
             world.write_events(folder / "log" / "predictions.jsonl", n_events, 2, start_s=START_S, changed=True)
         now_s = time.time()
         job = Job(
-            id="the-job", model="credit", version="1", kind=kind, action="retrain", alarm_id="a", started_s=START_S,
+            id="the-job", model="credit", version="1", kind=kind, action=action, alarm_id="a", started_s=START_S,
             created_s=now_s, due_s=now_s,
         )  # fmt: skip
         self.queue.add(job)
@@ -114,3 +120,22 @@ def test_a_broken_contract_stops_the_job_with_the_rows(tmp_path: Path, benches: 
     assert job.state == "rejected"
     assert "validity: age lies between 0 and 50 fails in" in job.reason
     assert job.done == ("snapshot",)
+
+
+@pytest.mark.slow
+def test_prior_drift_ends_in_a_recalibrated_version(tmp_path: Path, benches: list[Bench]) -> None:
+    made = bench(benches, tmp_path, {}, n_events=0, kind="prior", action="recalibrate")
+    log = tmp_path / "log" / "predictions.jsonl"
+    world.write_events(log, 4000, 2, start_s=START_S, changed=False)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    kept = [event for i, event in enumerate(events) if event["label"] == 1 or i % 5 == 0]
+    log.write_text("".join(json.dumps(event) + "\n" for event in kept))
+    job = made.step()
+    assert (job.state, job.new_version) == ("rolling_out", 2), job
+    assert "log likelihood on new rows" in job.reason
+    registry = Registry(made.database, made.config.database)
+    old, new = (registry.get("credit", number) for number in (1, 2))
+    before, after = (artifact.load(Path(v.artifact), v.sha256) for v in (old, new))
+    assert after.shift > 0.5
+    rows = after.encoding.rows(world.features(200, 3))
+    assert (np.argsort(before.predict(rows)) == np.argsort(after.predict(rows))).mean() > 0.9
