@@ -100,6 +100,13 @@ def dispersion(memory: Memory, sums: Ints, at: Ints, prior: float) -> Floats:
     return _dispersion(at, sums[at - memory.n - 1], (short, long), prior)
 
 
+def dispersion_of(losses: Floats) -> float:
+    """The dispersion of a reference's losses in [0, 1], in the order of time; those that are not finite are left out."""
+    values = np.asarray(losses, np.float64)
+    units = np.rint(values[np.isfinite(values)] * UNIT).astype(np.int64)
+    return float(dispersion(started(0), np.cumsum(units), np.array([len(units)]), 1.0)[0]) if units.size else 1.0
+
+
 def newest_dispersion(memory: Memory, prior: float) -> Floats:
     """(1,): the dispersion after the newest row."""
     n, total = np.array([memory.n]), np.array([memory.total])

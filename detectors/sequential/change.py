@@ -72,7 +72,9 @@ def as_rows(values: Floats, times_s: Floats | None) -> tuple[Floats, Floats]:
         raise ValueError(f"`values` must have one dimension; got {rows.shape}. Pass the losses of one stream in order.")
     times = np.full(len(rows), np.nan) if times_s is None else np.asarray(times_s, np.float64)
     if times.shape != rows.shape:
-        raise ValueError(f"`times_s` must have one time a value, {len(rows)}; got {times.shape}. Pass both of each row.")
+        raise ValueError(
+            f"`times_s` must have one time a value, {len(rows)}; got {times.shape}. Pass both of each row."
+        )
     return rows, times
 
 

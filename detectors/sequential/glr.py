@@ -15,17 +15,16 @@ CHUNK_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The mean loss of the reference's `n` rows, and the dispersion of its losses (`blocks.dispersion`)."""
+    """The mean loss of the reference's `n` rows."""
 
     mean: float
     n: int
-    dispersion: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.mean <= 1 and self.n > 0 and self.dispersion > 0):
+        if not (0 <= self.mean <= 1 and self.n > 0):
             raise ValueError(
-                "`mean` must lie in [0, 1], `n` and `dispersion` be above 0; "
-                f"got {self.mean!r}, {self.n!r} and {self.dispersion!r}. Pass what the reference's losses say."
+                f"`mean` must lie in [0, 1] and `n` be above 0; got {self.mean!r} and {self.n!r}. "
+                "Pass the mean loss of the reference and its number of rows."
             )
 
 
@@ -57,6 +56,9 @@ class GLR:
         makes detection later, by its logarithm.
     baseline
         What the reference says; left out, the mean before is learned since the last start.
+    dispersion
+        φ before the rows themselves tell it, above 0: that of the reference (`blocks.dispersion_of`) where neighbouring
+        losses are alike; after some hundred rows it hardly matters.
     warm_up
         Rows before a window, at least; unused with a baseline. Raising it hides changes soon after a start.
 
@@ -80,11 +82,16 @@ class GLR:
 
     rows_per_false_alarm: float = 200_000.0
     baseline: Baseline | None = None
+    dispersion: float = 1.0
     warm_up: int = 30
     _thresholds: Floats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_thresholds", thresholds(self.rows_per_false_alarm))
+        if not self.dispersion > 0:
+            raise ValueError(
+                f"`dispersion` must be above 0; got {self.dispersion!r}. Pass `blocks.dispersion_of` of the reference."
+            )
         if self.warm_up < 1:
             raise ValueError(f"`warm_up` must be at least 1; got {self.warm_up!r}. Pass rows.")
 
@@ -144,16 +151,13 @@ class GLR:
         """Rows since the last start that a window needs before it."""
         return self.warm_up if self.baseline is None else 0
 
-    def _prior(self) -> float:
-        return 1.0 if self.baseline is None else self.baseline.dispersion
-
     def _first_found(self, state: Memory, sums: Ints) -> int | None:
         """How many rows had come since the last start when the first change was found; None where there is none."""
         counts, levels, starts, ends = _windows(state, sums)
         n_since = counts - (LAGS[:, None] << levels)
         n1, s1 = self._before(n_since, starts)
         n2, s2 = (LAGS[:, None] << levels).astype(np.float64), (ends - starts) / UNIT
-        least = self._thresholds.T[:, levels] * blocks.dispersion(state, sums, counts, self._prior())
+        least = self._thresholds.T[:, levels] * blocks.dispersion(state, sums, counts, self.dispersion)
         n, s, rise = n1 + n2, s1 + s2, s2 * n1 - s1 * n2
         # χ² is never below the likelihood ratio, and it takes no logarithm
         may = (rise > 0) & (rise * rise * n >= least * s * (n - s) * n1 * n2) & (n_since >= self._least())
@@ -189,7 +193,7 @@ class GLR:
             return Score("glr", None, None, None, n, 0, verdict="undetermined", reason="warm_up")
         n1, s1 = self._before(n_since[usable], starts[usable])
         n2, s2 = (LAGS * BLOCKS)[usable].astype(np.float64), (ends - starts)[usable] / UNIT
-        ratio = likelihood_ratio(n1, s1, n2, s2) / blocks.newest_dispersion(state, self._prior())
+        ratio = likelihood_ratio(n1, s1, n2, s2) / blocks.newest_dispersion(state, self.dispersion)
         statistic = np.where(ratio > 0, ratio + np.log(n2 / LAGS[0]), 0.0)
         best = int(np.argmax(statistic))
         rise = float(s2[best] / n2[best] - s1[best] / n1[best])

@@ -35,4 +35,4 @@ def level(rows_per_false_alarm: float) -> float:
 def thresholds(rows_per_false_alarm: float) -> np.ndarray:
     """(levels, lags): what the statistic of each window must reach."""
     rows = LAGS << np.arange(N_LEVELS)[:, None]
-    return level(rows_per_false_alarm) - np.log(rows / LAGS[0])
+    return np.asarray(level(rows_per_false_alarm) - np.log(rows / LAGS[0]))
