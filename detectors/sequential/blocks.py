@@ -101,7 +101,7 @@ def dispersion(memory: Memory, sums: Ints, at: Ints, prior: float) -> Floats:
 
 
 def dispersion_of(losses: Floats) -> float:
-    """The dispersion of a reference's losses in [0, 1], in the order of time; those that are not finite are left out."""
+    """The dispersion of a reference's losses in [0, 1], in the order of time; what is not finite is left out."""
     values = np.asarray(losses, np.float64)
     units = np.rint(values[np.isfinite(values)] * UNIT).astype(np.int64)
     return float(dispersion(started(0), np.cumsum(units), np.array([len(units)]), 1.0)[0]) if units.size else 1.0

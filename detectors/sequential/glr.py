@@ -80,7 +80,7 @@ class GLR:
     See also: `river_detectors.ADWIN`, which also finds falls, without a budget.
     """
 
-    rows_per_false_alarm: float = 200_000.0
+    rows_per_false_alarm: float = 400_000.0
     baseline: Baseline | None = None
     dispersion: float = 1.0
     warm_up: int = 30

@@ -5,7 +5,7 @@ import numpy as np
 LAGS = np.array([8, 10, 12, 14])  # in blocks of 2^level rows: windows of 8 to 7,168 rows, four an octave
 N_LEVELS = 10
 
-CONSTANT = -0.8
+CONSTANT = -1.15
 LEAST_ROWS, MOST_ROWS = 1e3, 1e9
 
 
