@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ CONCEPTS: Mapping[str, tuple[Callable[[int, int], Any], tuple[tuple[int, ...], .
 
 
 def generated(seed: int) -> Iterator[Stream]:
-    """Ten streams with balanced classes and a drift every 10,000 rows, each followed by itself with 20 % label noise."""
+    """Ten streams with balanced classes and a drift every 10,000 rows, each also with 20 % label noise."""
     for name, (make, orders) in CONCEPTS.items():
         for order in orders:
             rows: list[dict[int, float]] = []
@@ -298,12 +299,12 @@ def main() -> None:
 
 
 INTRODUCTION = f"""\
-A Gaussian naive Bayes model (river's) predicts each row and then learns it; its 0/1 errors are what the detectors see.
-At an alarm model and detector begin anew. A drift is hit by the first alarm within 1,000 rows of its begin (2,000 where
-it is gradual); further alarms in that time are repeats, all others false, also those that find a small drift too late.
-Delays are in rows, means over the hits; "delay where HDDM_A is quick" is over the drifts that HDDM_A hits within {SOON}
-rows, with how many of them the detector hits. Each detector has one setting on all streams: river's defaults, but for
-Page-Hinkley, which is told the standard deviation of the first {REFERENCE:,} errors."""
+A Gaussian naive Bayes model (of river {version("river")}) predicts each row and then learns it; its 0/1 errors are what
+the detectors see. At an alarm model and detector begin anew. A drift is hit by the first alarm within 1,000 rows of its
+begin (2,000 where it is gradual); further alarms in that time are repeats, all others false, also those that find a
+small drift too late. Delays are in rows, means over the hits; "delay where HDDM_A is quick" is over the drifts that
+HDDM_A hits within {SOON} rows, with how many of them the detector hits. Each detector has one setting on all streams:
+river's defaults, but for Page-Hinkley, which is told the standard deviation of the first {REFERENCE:,} errors."""
 
 MADE = """\
 SINE, STAGGER, Mixed, SEA and random trees, each in two orders of concepts, 10,000 rows a concept, classes in turn. A
