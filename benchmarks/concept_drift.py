@@ -94,10 +94,8 @@ def contestants(stream: Stream, *, few: bool) -> Mapping[str, SequentialDetector
     }
 
 
-def judged(stream: Stream, detector: SequentialDetector[Any]) -> Result:
-    """Model and detector side by side; both begin anew after each alarm."""
-    alarms: list[int] = []
-    began: list[int | None] = []
+def alarmed(stream: Stream, detector: SequentialDetector[Any]) -> Iterator[tuple[int, int | None]]:
+    """The row of each alarm and that at which the change is said to begin; model and detector begin anew after it."""
     start = row = 0
     state = detector.init()
     while row < len(stream.rows):
@@ -106,14 +104,19 @@ def judged(stream: Stream, detector: SequentialDetector[Any]) -> Result:
         row = end
         if answer.changes:
             change = answer.changes[0]  # what follows it in the block is of a model that is replaced
-            alarms.append(start + change.row)
-            began.append(None if change.began_row is None else start + change.began_row)
-            start = row = alarms[-1] + 1
+            yield start + change.row, None if change.began_row is None else start + change.began_row
+            start = row = start + change.row + 1
             state = detector.init()
+
+
+def judged(stream: Stream, detector: SequentialDetector[Any]) -> Result:
+    """One detector on one stream, held against the truth."""
+    said = list(alarmed(stream, detector))
+    alarms, began = tuple(alarm for alarm, _ in said), tuple(begin for _, begin in said)
     kind = KINDS[stream.kind]
     drifts = [(drift, drift + kind.within) for drift in kind.drifts]
     found = evaluate(alarms, drifts, start=0, end=len(stream.rows))
-    return Result(tuple(alarms), tuple(began), found.delays, found.false_alarms, found.repeats)
+    return Result(alarms, began, found.delays, found.false_alarms, found.repeats)
 
 
 def harvard(paths: Sequence[Path]) -> Iterator[Stream]:

@@ -33,7 +33,7 @@ def alike(n: int, p: float, keep: float, rng: np.random.Generator) -> np.ndarray
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("p", [0.01, 0.05, 0.2, 0.5, 0.8])
 def test_the_budget_is_kept_at_every_base_rate(p: float, known: bool) -> None:
-    n, budget = 300_000, 3000
+    n, budget = 240_000, 2000
     glr = GLR(rows_per_false_alarm=budget, baseline=Baseline(p, 10_000_000) if known else None)
     losses = (np.random.default_rng(20).random(n) < p).astype(np.float64)
     assert within(alarms(glr, losses), n / budget, most=1.1, least=0.2)
