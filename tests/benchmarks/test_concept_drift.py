@@ -26,7 +26,7 @@ def small(n: int) -> Stream:
 
 
 def test_by_blocks_the_alarms_are_those_of_a_loop_over_rows() -> None:
-    stream = small(1500)
+    stream = small(600)
     model, theirs, rows = naive_bayes.GaussianNB(), drift.binary.HDDMA(), []
     for i, (x, y) in enumerate(zip(stream.rows, stream.classes, strict=True)):
         error = float(model.predict_one(x) != y)
@@ -40,10 +40,10 @@ def test_by_blocks_the_alarms_are_those_of_a_loop_over_rows() -> None:
 
 
 def test_both_drifts_are_found_soon_and_dated() -> None:
-    said = list(alarmed(small(1500), GLR()))
-    assert [row // 1500 for row, _ in said] == [1, 2]
-    assert all(row % 1500 < 50 for row, _ in said)
-    assert all(abs(began - 1500 * (i + 1)) < 20 for i, (_, began) in enumerate(said))
+    said = list(alarmed(small(600), GLR()))
+    assert [row // 600 for row, _ in said] == [1, 2]
+    assert all(row % 600 < 50 for row, _ in said)
+    assert all(abs(began - 600 * (i + 1)) < 20 for i, (_, began) in enumerate(said))
 
 
 class Fixed:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def plain_dispersion(losses: Sequence[float], prior: float) -> float:
     largest = LEAST_DISPERSION
     for rows, weight in ((8, 64), (64, 16)):
         sums = [sum(losses[i : i + rows]) for i in range(0, n - rows + 1, rows)]
-        squares = sum((b - a) ** 2 for a, b in zip(sums, sums[1:], strict=False)) / (2 * rows)
+        squares = sum((b - a) ** 2 for a, b in pairwise(sums)) / (2 * rows)
         seen = squares / max(p * (1 - p), 1e-12)
         largest = max(largest, (weight * prior + seen) / (weight + max(len(sums) - 1, 0)))
     return largest
