@@ -10,7 +10,7 @@ from detectors.sequential.blocks import BLOCKS, KEPT, UNIT, Ints, Memory
 from detectors.sequential.change import Answer, Change, Floats, as_rows, none_for_nan
 from detectors.sequential.threshold import LAGS, N_LEVELS, level, thresholds
 
-CHUNK_ROWS = 4096
+FEWEST_ROWS, MOST_ROWS = 256, 4096  # looked at together: ever more since the last start, as a change ends it
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,8 @@ class GLR:
         changes: list[Change] = []
         at = 0
         while at < len(units):
-            sums = state.total + np.cumsum(units[at : at + CHUNK_ROWS])
+            n_together = min(max(state.n, FEWEST_ROWS), MOST_ROWS)
+            sums = state.total + np.cumsum(units[at : at + n_together])
             n_until = self._first_found(state, sums)
             until = at + (len(sums) if n_until is None else n_until - state.n)
             state = blocks.advanced(state, sums[: until - at], rows[at : until + 1], times[at : until + 1])

@@ -61,4 +61,4 @@ def test_with_the_references_dispersion_errors_that_are_alike_stay_near_the_budg
     losses = alike(100_000, 0.2, keep, rng)
     n = alarms(GLR(rows_per_false_alarm=5_000, dispersion=known), losses)
     assert within(n, 20, most=2.2, least=0.2)
-    assert alarms(GLR(rows_per_false_alarm=5_000), losses) > 2 * n
+    assert alarms(GLR(rows_per_false_alarm=5_000), losses[:20_000]) > 2 * n / 5
