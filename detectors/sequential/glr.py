@@ -62,7 +62,7 @@ class GLR:
     warm_up
         Rows before a window, at least; unused with a baseline. Raising it hides changes soon after a start.
 
-    Cost: .5 to 1 µs a row in batches of a thousand and more; 3.6 kB of state.
+    Cost: about 1 µs a row in batches of a thousand, half of it in longer ones; 3.6 kB of state.
 
     Calibration: tests/detectors/sequential/test_false_alarms.py measures the false alarms for several base rates.
 
