@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from modelops import artifact, asgi, inference
+from modelops import artifact, asgi, copies, inference
 from modelops.batching import Batcher
 from modelops.config import ModelEntry
 from modelops.errors import ModelopsError, Refused, StateUnavailable
@@ -35,11 +36,6 @@ from modelops.state import state_errors
 
 MAX_BODY = 8 << 20
 RELOAD_S = 0.5
-COPY_HEADER = "x-modelops-copy"
-COPIES_ROWS, COPIES_WAIT_S = (
-    256,
-    0.25,
-)  # nobody waits for a copy: large batches take least from those who are waited for
 log = logging.getLogger("modelops")
 
 
@@ -86,22 +82,18 @@ class ModelServer:
         self._shadow = PredictionLog(shadow_log(entry.predictions))
         self._thread = ThreadPoolExecutor(1, "predict")
         self._is_stopping = False
-
-        def batcher(max_rows: int, max_wait_s: float) -> Batcher[Work, Scored]:
-            return Batcher(
-                self._predict,
-                self._thread,
-                max_rows=max_rows,
-                max_wait_s=max_wait_s,
-                size=lambda work: len(work.asked.rows),
-            )
-
-        self.batcher = batcher(entry.server.max_batch, entry.server.max_wait_ms / 1000)
-        self.copies = batcher(max(COPIES_ROWS, entry.server.max_batch), COPIES_WAIT_S)
+        self.batcher: Batcher[Work, Scored] = Batcher(
+            self._predict,
+            self._thread,
+            max_rows=entry.server.max_batch,
+            max_wait_s=entry.server.max_wait_ms / 1000,
+            size=lambda work: len(work.asked.rows),
+        )
         self.app = Starlette(
             routes=[
                 Route("/v1/models/{name}:predict", self._v1, methods=["POST"]),
                 Route("/v2/models/{name}/infer", self._v2, methods=["POST"]),
+                Route(copies.PATH, self._copies, methods=["POST"]),
                 Route("/v1/models/{name}", self._described),
                 Route("/v2/models/{name}", self._described),
                 Route("/v2/models/{name}/ready", self._readyz),
@@ -189,14 +181,12 @@ class ModelServer:
             loaded = self._loaded
             if request.path_params["name"] != self.name:
                 raise Refused(404, f"this server has the model {self.name!r} only.")
-            is_copy = COPY_HEADER in request.headers
-            batcher = self.copies if is_copy else self.batcher
-            if loaded is None or batcher.is_full():
+            if loaded is None or self.batcher.is_full():
                 raise Refused(503, "no version is loaded yet, or too many requests wait.", retry_after_s=1)
             time_s = time.time()
             asked = read(await asgi.body_of(request, MAX_BODY), list(loaded.model.encoding.kinds))
             given = asked.id or request.headers.get("x-request-id") or uuid.uuid4().hex
-            scored = await batcher.submit(Work(asked, given, round(time_s, 6), is_copy))
+            scored = await self.batcher.submit(Work(asked, given, round(time_s, 6), is_copy=False))
         except Refused as refused:
             self.metrics.errors.labels(self.name, str(refused.status)).inc()
             return asgi.problem(refused)
@@ -208,6 +198,30 @@ class ModelServer:
             else inference.answer_v1(scored.scores, given, scored.version)
         )
         return Response(body, media_type="application/json")
+
+    async def _copies(self, request: Request) -> Response:
+        """A bundle of copies: predicted together and logged apart."""
+        try:
+            loaded = self._loaded
+            if loaded is None:
+                raise Refused(503, "no version is loaded yet.")
+            body = await asgi.body_of(request, copies.MOST_BYTES)
+            try:
+                bundle = copies.decode(body)
+            except msgspec.MsgspecError as error:
+                raise Refused(400, f"the body must be a bundle of copies: {error}") from error
+        except Refused as refused:
+            return asgi.problem(refused)
+        features, time_s, works = list(loaded.model.encoding.kinds), round(time.time(), 6), []
+        for copy in bundle:
+            read = inference.read_v2 if copy.path.startswith("/v2/") else inference.read_v1
+            with contextlib.suppress(Refused):  # the champion refused it too
+                asked = read(copy.body, features)
+                works.append(Work(asked, asked.id or copy.id, time_s, is_copy=True))
+        if works:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, works)
+            self.metrics.predictions.labels(self.name, loaded.version).inc(sum(len(w.asked.rows) for w in works))
+        return asgi.json_response(copies.Copied(len(works), 0))
 
     async def _described(self, request: Request) -> Response:
         if request.path_params["name"] != self.name:
@@ -275,9 +289,7 @@ async def serve(
             await asyncio.sleep(1.0)
         stop()
 
-    tasks = [
-        asyncio.create_task(job) for job in (server.batcher.run(), server.copies.run(), server.keep_loaded(), look())
-    ]
+    tasks = [asyncio.create_task(job) for job in (server.batcher.run(), server.keep_loaded(), look())]
     said(listener.getsockname()[1])
     try:
         await http.serve(sockets=[listener])

@@ -5,6 +5,7 @@ request whose server is gone is sent to another version's.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import time
@@ -17,14 +18,14 @@ from typing import NamedTuple
 import aiohttp
 import msgspec
 
+from modelops import copies
 from modelops.asgi import Message, Receive, Send
+from modelops.copies import Copy
 from modelops.metrics import ServiceMetrics
-from modelops.predict import COPY_HEADER
 from modelops.rollout import Traffic
 
 MAX_BODY = 8 << 20
 TIMEOUT_S = 30.0
-MOST_COPIES = 256  # under way at once; more are dropped and counted
 KEPT_LATENCIES = 2000
 LARGE = 1 << 20  # bytes that are sent in parts, so that the loop turns meanwhile
 PASSED_ON = (b"content-type", b"accept", b"traceparent")
@@ -61,6 +62,14 @@ class Tally:
         return Traffic(self.requests, self.errors, p99)
 
 
+@dataclass
+class Bundle:
+    """Copies that wait to be sent together."""
+
+    copies: list[Copy] = field(default_factory=list)
+    n_bytes: int = 0
+
+
 class _Identified(msgspec.Struct):
     id: str | int | None = None
 
@@ -73,7 +82,8 @@ class Router:
         self._tables: Mapping[str, Table] = {}
         self._tallies: dict[tuple[str, int], Tally] = {}
         self._session: aiohttp.ClientSession | None = None
-        self._copies: set[asyncio.Task[None]] = set()
+        self._copies: dict[tuple[str, Target], Bundle] = {}
+        self._bundles: set[asyncio.Task[None]] = set()
 
     def switch(self, model: str, table: Table) -> None:
         """Requests that come from now on go by this table."""
@@ -90,7 +100,7 @@ class Router:
 
     async def close(self) -> None:
         """Ends copies and connections."""
-        for task in self._copies:
+        for task in self._bundles:
             task.cancel()
         if self._session is not None:
             await self._session.close()
@@ -123,7 +133,7 @@ class Router:
         status, answer, content_type = await self._forward(model, table, chosen, scope["method"], path, headers, body)
         await _send(send, status, answer, content_type)
         if table.mirror is not None and scope["method"] == "POST":
-            self._copy(model, table.mirror, path, headers, body)
+            self._copy(model, table.mirror, Copy(path, headers["x-request-id"], body))
 
     async def _forward(
         self, model: str, table: Table, chosen: Target, method: str, path: str, headers: dict[str, str], body: bytes
@@ -157,29 +167,40 @@ class Router:
         taken_s = time.perf_counter() - began_s
         tally.requests += 1
         tally.errors += answer.status >= 500
-        if COPY_HEADER in headers:  # copies wait for one another in the server: their time says nothing
-            return answer.status, data, b""
         tally.latencies_ms.append(taken_s * 1000)
         outcome = "ok" if answer.status < 400 else "refused" if answer.status < 500 else "error"
         self._metrics.requests.labels(model, str(target.version), outcome).inc()
         self._metrics.latency.labels(model, str(target.version)).observe(taken_s)
         return answer.status, data, answer.headers.get("content-type", "application/json").encode()
 
-    def _copy(self, model: str, target: Target, path: str, headers: dict[str, str], body: bytes) -> None:
-        """Sends a copy once the answer is out; nobody waits for it."""
-        if len(self._copies) >= MOST_COPIES:
+    def _copy(self, model: str, target: Target, copy: Copy) -> None:
+        """Keeps a copy for the next bundle, once the answer is out; nobody waits for it."""
+        waiting = self._copies.setdefault((model, target), Bundle())
+        if len(waiting.copies) >= copies.MOST or waiting.n_bytes + len(copy.body) > copies.MOST_BYTES // 2:
             self._metrics.mirrored.labels(model, "dropped").inc()
             return
-        task = asyncio.create_task(self._mirror(model, target, path, headers | {COPY_HEADER: "1"}, body))
-        self._copies.add(task)
-        task.add_done_callback(self._copies.discard)
+        waiting.copies.append(copy)
+        waiting.n_bytes += len(copy.body)
+        if len(waiting.copies) == 1:
+            task = asyncio.create_task(self._bundle(model, target))
+            self._bundles.add(task)
+            task.add_done_callback(self._bundles.discard)
 
-    async def _mirror(self, model: str, target: Target, path: str, headers: dict[str, str], body: bytes) -> None:
-        try:
-            status, _, _ = await self._ask(model, target, "POST", path, headers, body)
-            self._metrics.mirrored.labels(model, "ok" if status < 500 else "error").inc()
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            self._metrics.mirrored.labels(model, "error").inc()
+    async def _bundle(self, model: str, target: Target) -> None:
+        """Sends what has gathered after a while."""
+        await asyncio.sleep(copies.WAIT_S)
+        bundle = self._copies.pop((model, target)).copies
+        failed = len(bundle)
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError):  # then all failed
+            data = io.BytesIO(copies.encode(bundle))
+            async with self._connected().post(f"{target.url}{copies.PATH}", data=data) as answer:
+                if answer.status == 200:
+                    failed = copies.decode_copied(await answer.read()).failed
+        tally = self._tallies.setdefault((model, target.version), Tally())
+        tally.requests += len(bundle)
+        tally.errors += failed
+        self._metrics.mirrored.labels(model, "ok").inc(len(bundle) - failed)
+        self._metrics.mirrored.labels(model, "error").inc(failed)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:

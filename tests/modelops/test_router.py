@@ -15,9 +15,10 @@ pytest.importorskip("uvicorn", reason="needs the extra modelops")
 
 import aiohttp
 
-from modelops import asgi
+from modelops import asgi, copies
 from modelops.metrics import ServiceMetrics
-from modelops.router import MOST_COPIES, Router, Table, Target, choose
+from modelops.rollout import Traffic
+from modelops.router import Router, Table, Target, choose
 
 PATH = "/v1/models/credit:predict"
 
@@ -28,14 +29,20 @@ class Backend:
     def __init__(self, name: str) -> None:
         self.name, self.requests, self.status = name, [], 200
         self.requests: list[dict[str, str]]
+        self.bodies: list[bytes] = []
+        self.answer = b""
         self.gate: asyncio.Event | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await receive()
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        self.bodies.append(body)
         self.requests.append({name.decode(): value.decode() for name, value in scope["headers"]})
         if self.gate is not None:
             await self.gate.wait()
-        body = json.dumps({"version": self.name}).encode()
+        body = self.answer or json.dumps({"version": self.name}).encode()
         await send(
             {"type": "http.response.start", "status": self.status, "headers": [(b"content-type", b"application/json")]}
         )
@@ -141,13 +148,29 @@ def test_a_mirror_that_hangs_delays_and_changes_nothing() -> None:
         world.router.switch("credit", Table((world.target(1),), mirror=world.target(2, 0.0)))
         answers = [await world.ask(i) for i in range(300)]
         assert answers == [(200, {"version": "1"})] * 300
-        while len(world.backends[1].requests) < MOST_COPIES:
+        assert world.router.tally("credit")[1].requests == 300
+
+    in_world(test)
+
+
+def test_every_request_is_copied_once_in_few_bundles() -> None:
+    async def test(world: World) -> None:
+        world.router.switch("credit", Table((world.target(1),), mirror=world.target(2, 0.0)))
+        world.backends[1].answer = b'{"answered": 1, "failed": 0}'
+        for i in range(100):
+            await world.ask(i)
+        while world.router.tally("credit").get(2, Traffic()).requests < 100:
             await asyncio.sleep(0.01)
-        assert len(world.backends[1].requests) == MOST_COPIES  # further copies are dropped, not queued
-        assert all(headers["x-modelops-copy"] == "1" for headers in world.backends[1].requests)
-        assert all("x-modelops-copy" not in headers for headers in world.backends[0].requests)
-        own = {headers["x-request-id"] for headers in world.backends[0].requests}
-        assert {headers["x-request-id"] for headers in world.backends[1].requests} <= own
+        sent = [copy for body in world.backends[1].bodies for copy in copies.decode(body)]
+        assert [json.loads(copy.body)["id"] for copy in sent] == [f"r{i}" for i in range(100)]
+        assert {copy.path for copy in sent} == {PATH}
+        assert [copy.id for copy in sent] == [headers["x-request-id"] for headers in world.backends[0].requests]
+        assert len(world.backends[1].bodies) < 50
+        assert world.router.tally("credit")[2].errors == 0
+        world.router.switch("credit", Table((world.target(1),), mirror=Target(3, "http://127.0.0.1:9", 0.0)))
+        assert (await world.ask())[0] == 200
+        while world.router.tally("credit").get(3, Traffic()).errors < 1:
+            await asyncio.sleep(0.01)
 
     in_world(test)
 
