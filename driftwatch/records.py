@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NewType, overload
+from zlib import crc32
 
 import numpy as np
 
@@ -48,8 +49,21 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """The truth about a prediction: in its event, or in one that comes later and holds nothing else.
+
+    `prediction`: the column that it is the truth about, where there is one.
+    """
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    path: tuple[str, ...] = ("label",)
+    prediction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Schema:
-    """Where things lie in an event, and the columns that it is decoded into."""
+    """Where things lie in an event, and the columns that it is decoded into; without `label` no label is read."""
 
     model: str
     version: str
@@ -57,6 +71,7 @@ class Schema:
     id_path: tuple[str, ...] = ("id",)
     time_path: tuple[str, ...] = ("time",)
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    label: LabelColumn | None = None
 
     def of_kind(self, kind: Kind) -> tuple[Column, ...]:
         """The columns of one kind, in order; `Records` keeps its columns in this order."""
@@ -132,9 +147,30 @@ class Records:
     embeddings: tuple[np.ndarray, ...] = ()
     embedding_states: tuple[np.ndarray, ...] = ()
     versions: list[str] | None = None  # None: every row is of the schema's version
+    labels: np.ndarray | None = None  # float64, (n,): as in `Labels`, NaN = the event holds none; None: no event does
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of one shard that came by themselves, in its order: which prediction's, since when known, and what.
+
+    A number stands for itself, a class for `class_code` of its text.
+    """
+
+    ids: list[str]
+    times_s: np.ndarray  # float64, (n,): event times
+    values: np.ndarray  # float64, (n,), finite
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def class_code(text: str) -> float:
+    """What stands for a class in arrays: equal texts have equal codes, in every process."""
+    return float(crc32(text.encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +196,8 @@ class Decoded:
     end: int
     discarded: dict[str, int]  # reason → count of messages that are no rows on purpose: tombstone, other_model, label
     events: Frames | None = None
+    labels: Labels | None = None
+    invalid_labels: int = 0  # values that are no label, in label events and others
 
 
 @dataclass(frozen=True, slots=True)
