@@ -17,7 +17,11 @@ EVERYTHING = sorted(
 )
 SPEAKS = {Path("driftwatch", name) for name in ("cli.py", "listing.py", "demo.py", "check.py")}
 ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli"}
-FOR_USERS = {"driftwatch.sources.memory", "detectors.evaluate"}  # a library's part: only its users import it
+FOR_USERS = {
+    "driftwatch.sources.memory",
+    "detectors.evaluate",
+    "detectors.performance.loss",
+}  # only its users import it
 BODY, PARAMETERS, LINES, CLOSURE = 70, 8, 400, 6
 FORBIDDEN_NAMES = re.compile(r"(Manager|Helper|Utils?|Base|Factory|Abstract)$")
 

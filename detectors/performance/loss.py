@@ -1,0 +1,38 @@
+"""The loss of every row: one more numeric column of the count tables, calibrated and judged like a feature.
+
+probability: (p − y)², the Brier score of the row: proper and bounded, so that a mean of it, and a sequential detector
+with a bounded-loss guarantee, cannot be moved far by one confident miss. On a table its cells are quantiles of the
+reference, so every increasing function of |p − y| (log-loss too) gives the same counts and the same power. binary and
+categorical: 1 where the prediction is wrong. numeric: |prediction − label|, for the same reason as good as its square.
+
+Blind spot: a loss knows no sign. A bias that is small beside the noise hardly moves |e|; `residual` shows it.
+"""
+
+import numpy as np
+
+from detectors.performance.tally import PredictionKind
+
+
+def loss(kind: PredictionKind, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The loss of each row, float64; NaN where either side is missing or, for probability and binary, out of range.
+
+    Arrays as `Tally.count` takes them: float64, or codes with −1 for missing (categorical).
+    """
+    if kind == "categorical":
+        usable = (prediction >= 0) & (label >= 0)
+        wrong = (prediction != label).astype(np.float64)
+        return np.where(usable, wrong, np.nan)
+    if kind == "numeric":
+        return np.abs(residual(kind, prediction, label))
+    return residual(kind, prediction, label) ** 2
+
+
+def residual(kind: PredictionKind, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """prediction − label of each row, float64 with the same NaNs; not for categories."""
+    usable = np.isfinite(prediction) & np.isfinite(label)
+    if kind == "probability":
+        usable &= (prediction >= 0) & (prediction <= 1) & np.isin(label, (0, 1))
+    elif kind == "binary":
+        usable &= np.isin(prediction, (0, 1)) & np.isin(label, (0, 1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(usable, prediction - label, np.nan)
