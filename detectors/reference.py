@@ -1,6 +1,6 @@
 """Builds a profile from a reference's columns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from detectors.dependence import Autocovariance, autocovariance
 from detectors.family import JOINT, Family
 from detectors.grid import MISSING, SPECIAL, Feature, FeatureKind, Grid, categorical_feature, numeric_feature
 from detectors.joint import NormalScores, RandomFeatures, normal_scores, random_features
+from detectors.performance.outcome import Outcome
 from detectors.profile import Profile
 from detectors.resampling import base_rows, block_sums
 
@@ -35,6 +36,8 @@ def build(
     invalid: Mapping[str, np.ndarray] | None = None,
     mmd_rows: int = 1000,
     about: Mapping[str, str | float | None] | None = None,
+    delayed: Set[str] = frozenset(),
+    outcome: Outcome | None = None,
     progress: Progress = lambda _: None,
 ) -> Profile:
     """The profile of a reference in time order.
@@ -50,6 +53,10 @@ def build(
         The policy whose openings a budget counts.
     mmd_rows
         Bound of a window's sample for the MMD; 0 leaves it out.
+    delayed
+        Features whose values come with the labels.
+    outcome
+        How predictions are held against labels.
 
     Raises ValueError for fewer than 50 rows. Cost: about 5 CPU-seconds a size for 100,000 rows × 25 features.
     """
@@ -59,7 +66,7 @@ def build(
     if n_rows < MIN_ROWS:
         raise ValueError(f"a reference must have at least {MIN_ROWS} rows; got {n_rows}.")
     n_current = sizes[len(sizes) // 2]
-    plain = make_grid(columns, kinds, need=np.inf)
+    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed)
     codes = plain.encode(columns, invalid)
     dependence = measure(basis(plain, plain.count(codes), columns, n_current=n_current, codes=codes), codes)
     grid = with_tails(plain, columns, need=dependence.need)
@@ -97,6 +104,7 @@ def build(
         of_feature=dependence.of_feature,
         segments=dependence.segments,
         periodic=dependence.periodic,
+        outcome=outcome,
     )
 
 
@@ -132,7 +140,9 @@ def null_of(profile: Profile) -> Null:
     )
 
 
-def make_grid(columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float) -> Grid:
+def make_grid(
+    columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float, delayed: Set[str] = frozenset()
+) -> Grid:
     """The cells of every feature; `need` rows make a tail cell."""
     features = []
     for name, kind in kinds.items():
@@ -142,13 +152,16 @@ def make_grid(columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float
             features.append(categorical_feature(name, columns[name]))
         else:
             features.append(Feature(name, "embedding", length=columns[name].shape[1]))
-    return Grid(tuple(features))
+    return Grid(tuple(replace(f, delayed=f.name in delayed) for f in features))
 
 
 def with_tails(plain: Grid, columns: Columns, *, need: float) -> Grid:
     """The grid with the tail cells of its numeric features that hold `need` rows."""
     return Grid(
-        tuple(f if f.edges is None else numeric_feature(f.name, columns[f.name], need=need) for f in plain.features)
+        tuple(
+            f if f.edges is None else replace(numeric_feature(f.name, columns[f.name], need=need), delayed=f.delayed)
+            for f in plain.features
+        )
     )
 
 
