@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from math import inf
 
+from detectors.performance.metric import Metric
 from detectors.profile import Profile
 from detectors.scoring import score
 from driftwatch.records import Judgement, Window
@@ -21,6 +22,8 @@ class Monitor:
 
     def judge(self, window: Window) -> Judgement:
         """The judgement; undetermined without a profile or with too few records."""
+        if window.revision:
+            return self._judge_labels(window)
         found = self._profiles.get(window.profile)
         reason = "no_profile" if found is None else None
         if found is None or window.n_records < self._min_records:
@@ -37,4 +40,36 @@ class Monitor:
             threshold=curves.threshold(rate, scored.n),
             caution_threshold=curves.threshold(CAUTION * rate, scored.n),
             quality=scored.quality,
+        )
+
+    def _judge_labels(self, window: Window) -> Judgement:
+        """The second judgement: label and loss, against the threshold that holds for all of the window's terms."""
+        found = self._profiles.get(window.profile)
+        if found is None:
+            return Judgement((), (), None, None, None, "no_profile")
+        (profile, rate), table = found, window.table
+        performance: tuple[tuple[Metric, float | None], ...] = ()
+        if profile.outcome is not None and table.outcome.size:
+            before = profile.outcome.reference
+            performance = tuple(
+                (m, before[m.metric].value if m.metric in before else None)
+                for m in profile.outcome.tally.metrics(table.outcome)
+            )
+        if not window.n_labels or window.n_labels < self._min_records:
+            reason = "too_few_labels" if window.n_labels else "stale_labels"
+            return Judgement((), (), None, None, None, reason, performance=performance)
+        if not profile.grid.delayed.any():
+            return Judgement((), (), None, None, None, "no_reference_labels", performance=performance)
+        scored = score(profile, table, delayed=True)
+        if max(scored.terms) == -inf:
+            return Judgement(scored.scores, scored.terms, None, None, None, "too_few_observed", scored.quality, performance)
+        curves, n = profile.calibration, window.n_records
+        return Judgement(
+            scores=scored.scores,
+            terms=scored.terms,
+            p_value=curves.p_value(max(scored.terms), scored.n),
+            threshold=curves.threshold(rate, n),
+            caution_threshold=curves.threshold(CAUTION * rate, n),
+            quality=scored.quality,
+            performance=performance,
         )

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from detectors.calibration import Alarm
+from detectors.grid import FeatureKind
+from detectors.performance.outcome import LOSS
 from detectors.profile import Profile
 from detectors.reference import MIN_ROWS, build, recalibrate
 from driftwatch.config import Config
 from driftwatch.errors import ConfigError, DriftwatchError, SourceError
-from driftwatch.records import Column, Mark, Schema
+from driftwatch.records import Column, LabelColumn, Mark, Schema
 
 SUFFIX = ".profile"
 LADDER = 3.0  # from one simulated window size to the next, at most
@@ -66,7 +68,7 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
 
     Needs the memory of a whole reference: the sidecar does it in a process of its own.
     """
-    from driftwatch import reference, tables  # pandas and pyarrow have no place in the hot process
+    from driftwatch import reference, reference_labels, tables  # pandas and pyarrow have no place in the hot process
 
     schema = config.event_schema()
     try:
@@ -75,6 +77,9 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
     except SourceError as error:
         raise ConfigError(f"`reference.path` cannot be used: {error}") from error
     columns = [c for c in schema.columns if c.group == "features" or set(tables.candidates(c)) & set(names)]
+    label = reference_labels.column(schema, names)
+    if label is not None:
+        columns.append(label)
     read = reference.read(path, columns, time_path=schema.time_path, time_unit=schema.time_unit)
     progress(0.1)
     if read.n_rows < MIN_ROWS:
@@ -87,9 +92,13 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
         name: column if isinstance(column, np.ndarray) else [None if v is Mark.INVALID else v for v in column]
         for name, column in read.columns.items()
     }
+    kinds: dict[str, FeatureKind] = {c.name: c.kind for c in columns}
+    outcome = None
+    if schema.label is not None:
+        outcome = reference_labels.add_loss(schema.label, values, kinds, read.invalid, path)
     return build(
         values,
-        {c.name: c.kind for c in columns},
+        kinds,
         sizes=sizes(config, rate, read.n_rows),
         alarm=alarm_policy(config),
         invalid=read.invalid,
@@ -100,6 +109,8 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
             "rows_per_second": rate,
             "reference": reference_key(config, path),
         },
+        delayed=frozenset() if schema.label is None else frozenset({schema.label.name, LOSS} & kinds.keys()),
+        outcome=outcome,
         progress=lambda share: progress(0.1 + 0.9 * share),
     )
 
@@ -126,7 +137,9 @@ def reference_key(config: Config, path: Path) -> str:
                 digest.update(block)
     except OSError as error:
         raise ConfigError(f"`reference.path` must name a file that can be read; got {path}: {error}.") from error
-    columns = [(c.name, c.kind, c.path) for c in config.event_schema().columns]
+    columns: list[object] = [(c.name, c.kind, c.path) for c in config.event_schema().columns]
+    if config.event_schema().label is not None:
+        columns.append(config.event_schema().label)
     window = (config.window.length, config.window.slide, config.window.count, config.window.min_records)
     digest.update(repr((columns, config.detectors.mmd.rows, window, alarm_policy(config))).encode())
     return digest.hexdigest()[:32]
@@ -146,15 +159,18 @@ def load_profile(path: Path, *, codes: bool = False) -> Profile:
 
 def check_binding(profile: Profile, schema: Schema, where: str) -> None:
     """Raises ConfigError where a profile's features or kinds are not the configuration's."""
-    known = {c.name: c for c in schema.columns}
+    known: dict[str, Column | LabelColumn] = {c.name: c for c in schema.columns}
+    if schema.label is not None:
+        known[schema.label.name] = schema.label
+    bound = {name: kind for name, kind in profile.kinds.items() if name != LOSS or not profile.grid.delayed.any()}
     wrong = [
         f"{name} is {kind} there, {known[name].kind} here" if name in known else f"{name} is not configured"
-        for name, kind in profile.kinds.items()
+        for name, kind in bound.items()
         if name not in known or known[name].kind != kind
     ]
     lacking = [c.name for c in schema.columns if c.group == "features" and c.name not in profile.kinds]
     wrong += [f"{name} is not in the profile" for name in lacking]
-    if not wrong and list(profile.kinds) != [n for n in known if n in profile.kinds]:
+    if not wrong and list(bound) != [n for n in known if n in bound]:
         wrong.append("their order differs")
     if wrong:
         raise ConfigError(

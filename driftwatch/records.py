@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from detectors.performance.metric import Metric
 from detectors.score import Score
 from detectors.summary import Table
 
@@ -18,7 +19,7 @@ Shard = NewType("Shard", str)
 """The name of an ordered log inside a source: a Kafka partition, a file, the HTTP spool."""
 
 Kind = Literal["numeric", "categorical", "embedding"]
-Group = Literal["features", "prediction"]
+Group = Literal["features", "prediction", "label"]
 
 
 class Mark(Enum):
@@ -52,13 +53,16 @@ class Column:
 class LabelColumn:
     """The truth about a prediction: in its event, or in one that comes later and holds nothing else.
 
-    `prediction`: the column that it is the truth about, where there is one.
+    `prediction`: the column that it is the truth about, where there is one; `judged_as`: what that says. `positive`:
+    the class that a probability speaks of.
     """
 
     name: str
     kind: Literal["numeric", "categorical"]
     path: tuple[str, ...] = ("label",)
     prediction: str | None = None
+    judged_as: Literal["numeric", "probability", "binary", "categorical"] | None = None
+    positive: str = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +229,8 @@ class Window:
     part: int = 1
     partial: bool = False
     share: tuple[tuple[Shard, ...], int] | None = None  # (shards, of how many): this member's share of the partitions
+    n_labels: int = 0  # of a second judgement: how many of its predictions have theirs
+    revision: int = 0  # 1: judged once more, on the labels; then the table holds those, and what they are held against
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +249,4 @@ class Judgement:
     caution_threshold: float | None
     reason: str | None = None
     quality: tuple[tuple[str, str, float, float], ...] = ()  # feature, check, share in the window, in the reference
+    performance: tuple[tuple[Metric, float | None], ...] = ()  # by labels: in the window, in the reference
