@@ -27,9 +27,13 @@ from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
 from driftwatch.decode.json import JsonDecoder
 from driftwatch.errors import StoreUnavailable
+from driftwatch.label_clock import LabelClock
+from driftwatch.labels import LabelBook, LabelTerms
+from driftwatch.late_labels import LateLabels
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
+from driftwatch.outcomes import OutcomeCounter
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
 from driftwatch.policy import Policy, webhooks
 from driftwatch.protocols import Source
@@ -73,13 +77,26 @@ class Counters:
         return self._made[profile.hash]
 
 
-def make_windower(config: Config, counters: Counters) -> Windower:
+def make_windower(config: Config, counters: Counters, labels: LateLabels | None = None) -> Windower:
     """The windower that the configuration asks for."""
+    ledgers = None if labels is None else labels.book
     stream, window = Stream(config.model.name, config.model.version), config.window
     if window.count is not None:
-        return CountWindower(CountWindows(window.count), stream, counters)
+        return CountWindower(CountWindows(window.count), stream, counters, ledgers)
     length, slide = window.length or 0.0, window.slide or window.length or 0.0
-    return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters)
+    return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters, ledgers)
+
+
+def make_labels(config: Config, schema: Schema, known: Iterable[Profile]) -> LateLabels | None:
+    """Where labels are kept until their predictions, or the rest of their window, are there; None: none are read."""
+    label, window = config.events.label, config.window
+    if label is None:
+        return None
+    terms = LabelTerms.of(
+        wait_s=label.wait, complete=label.complete, max_pending=label.max_pending, slide_s=window.slide
+    )
+    counters = {profile.hash: OutcomeCounter(profile, schema) for profile in known}
+    return LateLabels(LabelBook(terms, schema, counters), LabelClock(window.lateness))
 
 
 def make_policy(config: Config) -> Policy:
@@ -321,12 +338,14 @@ def replay(
     metrics = Metrics(CollectorRegistry(), model=config.model.name, version=config.model.version)
     assigned = {version: [(references.ALWAYS, loaded.profile)] for version, loaded in found.items()}
     tally = Tally(sink)
+    labels = make_labels(config, schema, [loaded.profile for loaded in found.values()])
     parts = Parts(
         model=config.model.name,
         source=make_source(config, schema, path),
         decoder=JsonDecoder(schema),
-        windower=make_windower(config, Counters(schema, assigned)),
+        windower=make_windower(config, Counters(schema, assigned), labels),
         monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),
+        labels=labels,
         policy=make_policy(config),
         store=store,
         sinks=[tally],

@@ -12,16 +12,14 @@ from driftwatch.errors import StateError
 from driftwatch.policy import PolicyState
 from driftwatch.protocols import CommitMark
 from driftwatch.records import Shard, Stream
-from driftwatch.window import Changes, Pane, PaneKey, Parts, ShardState
+from driftwatch.window import Pane, PaneKey, Parts, ShardState
 
 T = TypeVar("T")
 
 
-def stored_shards(changes: Changes) -> dict[str, store.ShardRow]:
+def stored_shards(shards: Mapping[Shard, ShardState]) -> dict[str, store.ShardRow]:
     """Shards as rows."""
-    return {
-        shard: store.ShardRow(state.position, msgspec.msgpack.encode(state)) for shard, state in changes.shards.items()
-    }
+    return {shard: store.ShardRow(state.position, msgspec.msgpack.encode(state)) for shard, state in shards.items()}
 
 
 def stored_panes(panes: Iterable[Pane]) -> dict[store.PaneKey, store.PaneRow]:

@@ -9,9 +9,9 @@ from detectors.family import JOINT
 from detectors.grid import INVALID, MISSING, SPECIAL
 from detectors.lookup import CellLookup
 from detectors.profile import Profile
-from detectors.summary import Sample, Table
+from detectors.summary import Table
 from driftwatch.dedupe import take
-from driftwatch.outcomes import OutcomeCounter, Predictions
+from driftwatch.outcomes import OutcomeCounter, Predictions, empty_table
 from driftwatch.records import Category, Mark, Records, Schema
 
 ABSENT = 2  # the mark of a value that its event says nothing of
@@ -56,10 +56,7 @@ class ProfileCounter:
 
     def empty(self) -> Table:
         """A table of no row."""
-        profile = self._profile
-        samples = tuple(Sample.empty(profile.mmd_rows, f.phases.size) for f in profile.random_features.values())
-        outcome = np.zeros(0 if self.outcomes is None else self.outcomes.size)
-        return Table(np.zeros(profile.grid.n_cells, np.int64), np.zeros(1 + profile.n_pairs), samples, outcome)
+        return empty_table(self._profile, 0 if self.outcomes is None else self.outcomes.size)
 
     def count(self, table: Table, records: Records, rows: slice | np.ndarray) -> None:
         """Adds these rows to a table of this profile."""

@@ -13,6 +13,7 @@ from driftwatch.window import (
     Changes,
     Counter,
     CounterFor,
+    Ledgers,
     CountWindows,
     Pane,
     PaneKey,
@@ -20,6 +21,7 @@ from driftwatch.window import (
     ShardCondition,
     ShardState,
     by_stream,
+    ledgers_of,
     total,
 )
 
@@ -52,10 +54,11 @@ class CountWindower:
     with several shards the cuts follow the order of arrival. `empty` stays 0, `paused` stays empty.
     """
 
-    def __init__(self, settings: CountWindows, stream: Stream, counter_for: CounterFor) -> None:
+    def __init__(self, settings: CountWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers | None = None) -> None:
         self._count = settings.count
         self._stream = stream
         self._counter_for = counter_for
+        self._ledgers = ledgers
         self._held: dict[Shard, _Held] = {}
         self._away: dict[Shard, ShardState] = {}
         self._open: dict[Stream, _Open] = {}
@@ -126,7 +129,11 @@ class CountWindower:
             position = int(records.positions[rows[0]])
             pane = Pane(key, earliest_s, latest_s, position, 0, opened.counter.empty())
             opened.panes[records.shard] = pane
+            if self._ledgers is not None and key.profile:
+                pane.ledger = self._ledgers.open(earliest_s)
         opened.counter.count(pane.table, records, slice(None) if len(rows) == len(records) else rows)
+        if self._ledgers is not None and pane.ledger:
+            self._ledgers.enter(pane.ledger, records, slice(None) if len(rows) == len(records) else rows)
         pane.n_records += len(rows)
         pane.start_s, pane.end_s = min(pane.start_s, earliest_s), max(pane.end_s, latest_s)
         self._dirty_panes[pane.key] = pane
@@ -142,6 +149,7 @@ class CountWindower:
                 table=total(panes),
                 profile=panes[0].key.profile,
                 partial=partial,
+                ledgers=ledgers_of(panes),
             )
         )
         for pane in panes:
@@ -160,6 +168,8 @@ class CountWindower:
     def _drop(self, pane: Pane) -> None:
         self._dirty_panes.pop(pane.key, None)
         self._dropped[pane.key] = None
+        if self._ledgers is not None:
+            self._ledgers.release(pane.ledger)
 
     def changes(self) -> Changes:
         shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}

@@ -35,6 +35,9 @@ DISCARDS = {
         *("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label"),
         *("unknown_type", "error_response", "unused", "duplicate_half", "unmatched", OTHER),
     ),
+    "labels": (
+        *("late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled", "no_label", OTHER),
+    ),
     "dedupe": ("duplicate", OTHER),
     "window": ("late", "ahead", "already_judged", OTHER),
     OTHER: (OTHER,),

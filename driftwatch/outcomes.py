@@ -5,7 +5,7 @@ import numpy as np
 from detectors.grid import SPECIAL, UNSEEN
 from detectors.performance.outcome import LOSS, Outcome
 from detectors.profile import Profile
-from detectors.summary import Table
+from detectors.summary import Sample, Table
 from driftwatch.records import Mark, Records, Schema, class_code
 
 
@@ -28,6 +28,13 @@ class OutcomeCounter:
             self._label_cells = _Codes(grid.features[self._label].categories)
         self._classes = _Codes(() if self._outcome is None else self._outcome.classes)
         self.size = 0 if self._outcome is None else self._outcome.tally.size
+        self._profile = profile
+        owner = np.concatenate([np.repeat(np.arange(len(grid.features)), SPECIAL), grid.owner])
+        self.cells = np.flatnonzero(grid.delayed[owner])  # those that only labels fill
+
+    def empty(self) -> Table:
+        """A table of no row."""
+        return empty_table(self._profile, self.size)
 
     def count(self, table: Table, predictions: np.ndarray, labels: np.ndarray) -> None:
         """Adds these rows to a table of this profile."""
@@ -74,6 +81,12 @@ class OutcomeCounter:
         """A number beyond all places for a class that has none, the same for the same class; −1 for none."""
         known = np.nan_to_num(codes, nan=-1).astype(np.int64)
         return np.asarray(np.where(at >= 0, at, np.where(known >= 0, self._classes.n + known, -1)))
+
+
+def empty_table(profile: Profile, n_outcome: int) -> Table:
+    """A table of a profile without a row, with so many sums of predictions against labels."""
+    samples = tuple(Sample.empty(profile.mmd_rows, f.phases.size) for f in profile.random_features.values())
+    return Table(np.zeros(profile.grid.n_cells, np.int64), np.zeros(1 + profile.n_pairs), samples, np.zeros(n_outcome))
 
 
 class _Codes:

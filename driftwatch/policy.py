@@ -311,7 +311,9 @@ def _performance_lines(
     verdict: Verdict = "undetermined" if reason is not None else "drift" if drifts else "ok"
     return tuple(
         PerformanceLine(
-            *(m.metric, "labels", m.value, m.low, m.high, reference, m.n),
+            *(m.metric, "labels"),
+            *(None if v is None else float(v) for v in (m.value, m.low, m.high, reference)),
+            n=m.n,
             verdict="undetermined" if m.value is None else verdict,
         )
         for m, reference in judgement.performance

@@ -18,6 +18,7 @@ class Assigned:
     start: int = 0  # the position of the first message that the shard still has
     end: int | None = None  # where its next message will lie, where the source knows
     committed: "CommitMark | None" = None
+    holds_labels: bool = False  # and nothing else: no window waits for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,7 @@ class Window:
     part: int = 1
     partial: bool = False
     share: tuple[tuple[Shard, ...], int] | None = None  # (shards, of how many): this member's share of the partitions
+    ledgers: tuple[int, ...] = ()  # of its panes: the predictions that wait for their labels
     n_labels: int = 0  # of a second judgement: how many of its predictions have theirs
     revision: int = 0  # 1: judged once more, on the labels; then the table holds those, and what they are held against
 

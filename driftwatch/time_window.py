@@ -14,6 +14,7 @@ from driftwatch.window import (
     Added,
     Changes,
     CounterFor,
+    Ledgers,
     Pane,
     PaneKey,
     Parts,
@@ -21,6 +22,7 @@ from driftwatch.window import (
     ShardState,
     TimeWindows,
     by_stream,
+    ledgers_of,
     row_count,
     total,
 )
@@ -50,10 +52,11 @@ class _Held:
 class TimeWindower:
     """A `Windower` over event time. `stream` is that of records that name no version."""
 
-    def __init__(self, settings: TimeWindows, stream: Stream, counter_for: CounterFor) -> None:
+    def __init__(self, settings: TimeWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers | None = None) -> None:
         self._settings = settings
         self._stream = stream
         self._counter_for = counter_for
+        self._ledgers = ledgers
         self._held: dict[Shard, _Held] = {}
         self._away: dict[Shard, ShardState] = {}
         self._away_panes: dict[Shard, dict[PaneKey, Pane]] = {}
@@ -180,7 +183,11 @@ class TimeWindower:
                 position = int(records.positions[chosen][0])
                 end_s = (index + 1) * self._settings.slide_s
                 pane = held.panes[key] = Pane(key, start_s, end_s, position, 0, counter.empty())
+                if self._ledgers is not None and counter.profile:
+                    pane.ledger = self._ledgers.open(start_s)
             counter.count(pane.table, records, chosen)
+            if self._ledgers is not None and pane.ledger:
+                self._ledgers.enter(pane.ledger, records, chosen)
             pane.n_records += row_count(records, chosen)
             self._dirty_panes[key] = pane
 
@@ -209,7 +216,10 @@ class TimeWindower:
             self._drop(panes, {})
             start_s, end_s = min(p.start_s for p in panes), max(p.end_s for p in panes)
             n_records = sum(p.n_records for p in panes)
-            windows.append(Window(stream, start_s, end_s, n_records, total(panes), profile, partial=True))
+            ledgers = ledgers_of(panes)
+            windows.append(
+                Window(stream, start_s, end_s, n_records, total(panes), profile, partial=True, ledgers=ledgers)
+            )
         return windows
 
     def finish(self) -> list[Window]:
@@ -259,6 +269,7 @@ class TimeWindower:
                 profile=profile,
                 part=part,
                 partial=cut_short or len(by_profile) > 1,
+                ledgers=ledgers_of(parts),
             )
 
     # Time -----------------------------------------------------------------------------------------------------------
@@ -319,6 +330,8 @@ class TimeWindower:
             out_of.pop(pane.key, None)
             self._dirty_panes.pop(pane.key, None)
             self._dropped[pane.key] = None
+            if self._ledgers is not None:
+                self._ledgers.release(pane.ledger)
 
     def changes(self) -> Changes:
         shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}

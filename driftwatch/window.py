@@ -80,6 +80,22 @@ class Counter(Protocol):
         ...
 
 
+class Ledgers(Protocol):
+    """Keeps the predictions of panes until their labels come."""
+
+    def open(self, start_s: float) -> int:
+        """The number of a new pane's ledger, over 0."""
+        ...
+
+    def enter(self, number: int, records: Records, rows: slice | np.ndarray) -> None:
+        """Notes these rows of a pane."""
+        ...
+
+    def release(self, number: int) -> None:
+        """The pane takes no more rows: its windows are judged, or it is another's."""
+        ...
+
+
 CounterFor = Callable[[Stream, float], Counter]
 """The counter of a stream for the pane that starts at an event time (count windows: inf, the newest)."""
 
@@ -108,6 +124,7 @@ class Pane:
     first_position: int
     n_records: int
     table: Table
+    ledger: int = 0  # the number of its predictions' ledger, 0 = no labels are awaited
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,3 +278,8 @@ def row_count(records: Records, rows: slice | np.ndarray) -> int:
 def total(panes: Sequence[Pane]) -> Table:
     """The sum of the panes' tables, as a table of its own."""
     return summary.total([pane.table for pane in panes])
+
+
+def ledgers_of(panes: Sequence[Pane]) -> tuple[int, ...]:
+    """The numbers of the panes' ledgers."""
+    return tuple(pane.ledger for pane in panes if pane.ledger)

@@ -76,7 +76,7 @@ def test_the_keys_stand_in_the_order_that_the_interface_shows() -> None:
     shown = json.loads(encode(a_decision(alarms=(alarm,))))
     assert list(shown) == [
         *("window", "verdict", "scores", "quality", "alarms"),
-        *("part", "partial", "share", "revision", "p_value", "threshold", "caution", "reason"),
+        *("part", "partial", "share", "revision", "p_value", "threshold", "caution", "reason", "performance"),
     ]
     assert list(shown["window"]) == ["model", "version", "segment", "start", "end", "n_records"]
     assert list(shown["scores"][0]) == [

@@ -1,0 +1,133 @@
+"""What changes among late labels, as it is stored: a log of small additions, and how it is read back.
+
+Predictions of a pane are added as they come; a join adds the hash of its id, the label and its bin, and rewrites
+nothing. Whatever belongs to one ledger goes with it; what belongs to several has a bin after which none of them is left.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+
+
+class Kind(IntEnum):
+    """What an entry holds, columns one after the other."""
+
+    ROWS = 0  # hash, what was predicted
+    EARLY = 1  # hash, time, label: labels that wait
+    JOINED = 2  # hash, label, bin
+    MOVED = 3  # hash, time, label: an earlier one for a label that waits
+    GONE = 4  # hash of a label that waited
+
+
+class Entry(NamedTuple):
+    """Of one ledger, or of several (0) that are gone when the labels' watermark reaches the bin `expires`."""
+
+    ledger: int
+    expires: int
+    kind: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LabelChanges:
+    """What to store: `entries` come to the end of the log, after what is in `freed`, and expired by `reached`, has gone.
+
+    `ledgers`, `windows` (those that wait for their labels) replace what is there under their numbers.
+    """
+
+    ledgers: Mapping[int, bytes]
+    freed: Sequence[int]
+    entries: Sequence[Entry]
+    windows: Mapping[int, bytes]
+    judged: Sequence[int]
+    reached: int
+    book: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LabelState:
+    """What was stored: by number, and the entries in their order. `book` None: nothing yet."""
+
+    ledgers: Mapping[int, bytes] = field(default_factory=dict)
+    windows: Mapping[int, bytes] = field(default_factory=dict)
+    entries: Sequence[Entry] = ()
+    book: bytes | None = None
+
+
+class HasEnd(Protocol):
+    """A ledger, as far as the log looks at it."""
+
+    number: int
+    last: int | None
+    is_held: bool
+
+
+class LabelLog:
+    """Collects what changes between two transactions."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.freed_ledgers: list[int] = []
+        self.judged_windows: list[int] = []
+
+    def rows(self, ledger: int, hashes: np.ndarray, values: np.ndarray) -> None:
+        """Predictions."""
+        self.entries.append(Entry(ledger, 0, Kind.ROWS, packed(hashes, values)))
+
+    def early(self, ledger: int, hashes: np.ndarray, times_s: np.ndarray, labels: np.ndarray) -> None:
+        """Labels that wait."""
+        self.entries.append(Entry(ledger, 0, Kind.EARLY, packed(hashes, times_s, labels)))
+
+    def joined(
+        self, ledgers: Sequence[HasEnd], at: np.ndarray, hashes: np.ndarray, labels: np.ndarray, bins: np.ndarray
+    ) -> None:
+        """Labels of predictions of these ledgers; `at`: whose each is."""
+        settled = np.array([not ledger.is_held and ledger.last is not None for ledger in ledgers])
+        here = settled[at]
+        if here.any():
+            expires = max(ledgers[i].last or 0 for i in set(at[here].tolist()))
+            self.entries.append(Entry(0, expires, Kind.JOINED, packed(hashes[here], labels[here], bins[here])))
+        for i in set(at[~here].tolist()):
+            mine = at == i
+            body = packed(hashes[mine], labels[mine], bins[mine])
+            self.entries.append(Entry(ledgers[i].number, 0, Kind.JOINED, body))
+
+    def moved(self, hashes: np.ndarray, labels: np.ndarray, times_s: np.ndarray, expires: int) -> None:
+        """Labels that wait are known since earlier, and may be others."""
+        self.entries.append(Entry(0, expires, Kind.MOVED, packed(hashes, times_s, labels)))
+
+    def gone(self, hashes: np.ndarray, expires: int) -> None:
+        """Labels that waited have found their predictions."""
+        self.entries.append(Entry(0, expires, Kind.GONE, packed(hashes)))
+
+    def freed(self, ledger: int) -> None:
+        """A ledger and its rows are gone."""
+        self.freed_ledgers.append(ledger)
+
+    def judged(self, window: int) -> None:
+        """A window waits no more."""
+        self.judged_windows.append(window)
+
+    def clear(self) -> None:
+        """All of it is stored."""
+        self.entries, self.freed_ledgers, self.judged_windows = [], [], []
+
+
+def packed(*columns: np.ndarray) -> bytes:
+    """Columns: their types, then their bytes."""
+    names = [column.dtype.newbyteorder("<").str for column in columns]
+    return _encoder.encode((names, [column.tobytes() for column in columns]))
+
+
+def unpacked(body: bytes) -> list[np.ndarray]:
+    """The inverse of `packed`. Raises msgspec.MsgspecError."""
+    names, parts = _columns.decode(body)
+    return [np.frombuffer(part, name) for name, part in zip(names, parts, strict=True)]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_columns = msgspec.msgpack.Decoder(tuple[list[str], list[bytes]])
