@@ -73,7 +73,7 @@ class Family:
         return (*terms, *((len(grid.features), name) for name in WEIGHTS[JOINT] if self._has(None, name)))
 
     def _has(self, feature: Feature | None, detector: str) -> bool:
-        """Whether a feature (None: the joint one) has the detector. A label that is missing is none, and not counted."""
+        """Whether a feature (None: the joint one) has the detector. A missing label is none, and not counted."""
         if detector == "mmd":
             return (JOINT if feature is None else feature.name) in self.samples
         if feature is not None and feature.delayed:
@@ -83,7 +83,7 @@ class Family:
     @cached_property
     def delayed(self) -> np.ndarray:
         """Which terms are of what comes with the labels, bool (terms,)."""
-        return np.append(self.basis.grid.delayed, False)[self.feature]
+        return np.asarray(np.append(self.basis.grid.delayed, False)[self.feature])
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -138,6 +138,5 @@ def quality(profile: Profile, contrast: Contrast, delayed: bool) -> tuple[tuple[
         (feature.name, check, float(shares[1][j, cell]), float(shares[0][j, cell]))
         for j, feature in enumerate(profile.grid.features)
         for check, cell in CELLS.items()
-        if feature.delayed == delayed
-        and (feature.kind == "categorical" if check == "unseen" else not feature.delayed)
+        if feature.delayed == delayed and (feature.kind == "categorical" if check == "unseen" else not feature.delayed)
     )

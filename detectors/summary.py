@@ -105,7 +105,9 @@ class Table:
     def to_bytes(self) -> bytes:
         """Lengths, then the arrays, all little-endian; of a sample only the levels that hold rows."""
         head = [self.counts.size, self.sums.size, self.outcome.size, len(self.samples)]
-        parts: list[np.ndarray] = [a.astype(t) for a, t in zip((self.counts, self.sums, self.outcome), _WORDS, strict=True)]
+        parts: list[np.ndarray] = [
+            a.astype(t) for a, t in zip((self.counts, self.sums, self.outcome), _WORDS, strict=True)
+        ]
         for s in self.samples:
             held = np.flatnonzero(s.counts)
             head += [s.bound, s.level, s.sums.shape[1], len(held)]

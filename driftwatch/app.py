@@ -28,8 +28,10 @@ from driftwatch.decision import Decision
 from driftwatch.decode.json import JsonDecoder
 from driftwatch.errors import StoreUnavailable
 from driftwatch.label_clock import LabelClock
-from driftwatch.labels import LabelBook, LabelTerms
+from driftwatch.label_log import LabelLog
+from driftwatch.labels import LabelBook
 from driftwatch.late_labels import LateLabels
+from driftwatch.ledger import LabelTerms
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
@@ -87,7 +89,7 @@ def make_windower(config: Config, counters: Counters, labels: LateLabels | None 
     return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters, ledgers)
 
 
-def make_labels(config: Config, schema: Schema, known: Iterable[Profile]) -> LateLabels | None:
+def make_labels(config: Config, schema: Schema, known: Iterable[Profile], *, stored: bool) -> LateLabels | None:
     """Where labels are kept until their predictions, or the rest of their window, are there; None: none are read."""
     label, window = config.events.label, config.window
     if label is None:
@@ -96,7 +98,8 @@ def make_labels(config: Config, schema: Schema, known: Iterable[Profile]) -> Lat
         wait_s=label.wait, complete=label.complete, max_pending=label.max_pending, slide_s=window.slide
     )
     counters = {profile.hash: OutcomeCounter(profile, schema) for profile in known}
-    return LateLabels(LabelBook(terms, schema, counters), LabelClock(window.lateness))
+    book = LabelBook(terms, schema, counters, LabelLog() if stored else None)
+    return LateLabels(book, LabelClock(window.lateness))
 
 
 def make_policy(config: Config) -> Policy:
@@ -254,6 +257,8 @@ def run(config: Config, config_path: Path) -> None:
         sinks: list[DecisionSink] = [Gauges(metrics)]
         if any(sink.kind == "log" for sink in config.sinks):
             sinks.append(LogSink(sys.stdout.buffer))
+        known = references.known(store, assigned, remembered)
+        labels = make_labels(config, schema, known, stored=True)
         dead = DeadLetters(config.state.path.parent / "dead")
         stack.callback(dead.close)
         outbox = store.outbox()
@@ -263,8 +268,9 @@ def run(config: Config, config_path: Path) -> None:
             model=config.model.name,
             source=feed.source,
             decoder=feed.decoder,
-            windower=make_windower(config, Counters(schema, assigned)),
-            monitor=make_monitor(config, references.known(store, assigned, remembered)),
+            windower=make_windower(config, Counters(schema, assigned), labels),
+            monitor=make_monitor(config, known),
+            labels=labels,
             policy=policy,
             store=store,
             sinks=sinks,
@@ -338,7 +344,7 @@ def replay(
     metrics = Metrics(CollectorRegistry(), model=config.model.name, version=config.model.version)
     assigned = {version: [(references.ALWAYS, loaded.profile)] for version, loaded in found.items()}
     tally = Tally(sink)
-    labels = make_labels(config, schema, [loaded.profile for loaded in found.values()])
+    labels = make_labels(config, schema, [loaded.profile for loaded in found.values()], stored=False)
     parts = Parts(
         model=config.model.name,
         source=make_source(config, schema, path),

@@ -25,7 +25,9 @@ def stored_shards(shards: Mapping[Shard, ShardState]) -> dict[str, store.ShardRo
 def stored_panes(panes: Iterable[Pane]) -> dict[store.PaneKey, store.PaneRow]:
     """Panes as rows."""
     return {
-        stored_key(p.key): store.PaneRow(p.start_s, p.end_s, p.first_position, p.n_records, p.table.to_bytes())
+        stored_key(p.key): store.PaneRow(
+            p.start_s, p.end_s, p.first_position, p.n_records, p.table.to_bytes(), p.ledger
+        )
         for p in panes
     }
 
@@ -50,6 +52,7 @@ def restored_panes(remembered: store.Remembered, model: str) -> list[Pane]:
             row.first_position,
             row.n_records,
             Table.from_bytes(row.body),
+            row.ledger,
         )
         for key, row in remembered.panes.items()
     ]

@@ -252,8 +252,8 @@ class Config(Section):
             above = [column.path[:depth] for depth in range(1, len(column.path)) if column.path[:depth] in places]
             if above or places[column.path] != column.name:
                 other = places[above[0] if above else column.path]
-                group = "label" if isinstance(column, LabelColumn) else column.group
-                place = ("events", "features", column.name) if group == "features" else ("events", group)
+                of: str = "label" if isinstance(column, LabelColumn) else column.group
+                place: config_yaml.Place = ("events", "features", column.name) if of == "features" else ("events", of)
                 text = (
                     f"must lie at a path of its own; got {'.'.join(column.path)}, where {other!r} lies. Give a `path`."
                 )

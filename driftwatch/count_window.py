@@ -13,8 +13,8 @@ from driftwatch.window import (
     Changes,
     Counter,
     CounterFor,
-    Ledgers,
     CountWindows,
+    Ledgers,
     Pane,
     PaneKey,
     Parts,
@@ -54,7 +54,9 @@ class CountWindower:
     with several shards the cuts follow the order of arrival. `empty` stays 0, `paused` stays empty.
     """
 
-    def __init__(self, settings: CountWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers | None = None) -> None:
+    def __init__(
+        self, settings: CountWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers | None = None
+    ) -> None:
         self._count = settings.count
         self._stream = stream
         self._counter_for = counter_for

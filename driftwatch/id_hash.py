@@ -28,11 +28,11 @@ def hash_ids(ids: Sequence[str]) -> np.ndarray:
     for k in range(n_words):
         mixed = _mix(found ^ words[:, k])
         found = mixed if not k else np.where(lengths > 8 * k, mixed, found)  # no matter how long the longest is
-    return np.maximum(found, np.uint64(1))
+    return np.asarray(np.maximum(found, np.uint64(1)))
 
 
 def _mix(h: np.ndarray) -> np.ndarray:
     h = h + _ODD
     h = (h ^ (h >> np.uint64(30))) * _FIRST
     h = (h ^ (h >> np.uint64(27))) * _SECOND
-    return h ^ (h >> np.uint64(31))
+    return np.asarray(h ^ (h >> np.uint64(31)))

@@ -25,7 +25,7 @@ class _Held:
 
 
 class LabelClock:
-    """The shards' clocks, `lateness_s` behind which labels may lag. Times are seconds; `idle_s`, `stall_s` machine time."""
+    """The shards' clocks, which labels may lag by `lateness_s`. Seconds; `idle_s` and `stall_s` of machine time."""
 
     def __init__(self, lateness_s: float, *, idle_s: float = 60.0, stall_s: float = 300.0) -> None:
         self._lateness_s, self._idle_s, self._stall_s = lateness_s, idle_s, stall_s

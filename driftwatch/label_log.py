@@ -1,7 +1,7 @@
 """What changes among late labels, as it is stored: a log of small additions, and how it is read back.
 
 Predictions of a pane are added as they come; a join adds the hash of its id, the label and its bin, and rewrites
-nothing. Whatever belongs to one ledger goes with it; what belongs to several has a bin after which none of them is left.
+nothing. What belongs to one ledger goes with it; what belongs to several has a bin after which none of them is left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LabelChanges:
-    """What to store: `entries` come to the end of the log, after what is in `freed`, and expired by `reached`, has gone.
+    """What to store: `entries` come to the end of the log, once what is `freed` or expired by `reached` has gone.
 
     `ledgers`, `windows` (those that wait for their labels) replace what is there under their numbers.
     """

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from driftwatch import label_checkpoint
 from driftwatch.label_clock import LabelClock, LabelShards
+from driftwatch.label_log import LabelChanges, LabelState
 from driftwatch.labels import LabelBook
 from driftwatch.protocols import Assigned
 from driftwatch.records import Decoded, Shard, Window
@@ -19,9 +21,10 @@ class LateLabels:
         self.shards = LabelShards()
         self._only_labels: set[Shard] = set()
 
-    def restore(self, shards: Mapping[Shard, ShardState]) -> None:
-        """Goes on from what was stored of the shards."""
+    def restore(self, shards: Mapping[Shard, ShardState], state: LabelState) -> None:
+        """Goes on from what was stored. Raises StateError."""
         self.shards.restore(dict(shards))
+        label_checkpoint.restore(self.book, state)
 
     def holds(self, shard: Shard) -> bool:
         """Whether a shard holds labels only, and is read for nothing else."""
@@ -55,6 +58,10 @@ class LateLabels:
         self.book.count_invalid(decoded.invalid_labels)
         if shard in self._only_labels:
             self.shards.moved(shard, decoded.end, self.clock.times_s(shard))
+
+    def changes(self) -> tuple[dict[Shard, ShardState], LabelChanges | None]:
+        """What to store since the last call: of the shards of labels, and of the labels."""
+        return self.shards.changes(), label_checkpoint.changes(self.book)
 
     def after(self, windows: Sequence[Window], *, finish: bool = False) -> list[Window]:
         """These windows, and those that are due for their second judgement, in the order of event time."""

@@ -62,7 +62,9 @@ class Monitor:
             return Judgement((), (), None, None, None, "no_reference_labels", performance=performance)
         scored = score(profile, table, delayed=True)
         if max(scored.terms) == -inf:
-            return Judgement(scored.scores, scored.terms, None, None, None, "too_few_observed", scored.quality, performance)
+            return Judgement(
+                scored.scores, scored.terms, None, None, None, "too_few_observed", scored.quality, performance
+            )
         curves, n = profile.calibration, window.n_records
         return Judgement(
             scores=scored.scores,

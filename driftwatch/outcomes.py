@@ -62,9 +62,7 @@ class OutcomeCounter:
         unseen = first + other if feature.buckets else np.full(len(at), SPECIAL * j + UNSEEN)
         return np.asarray(np.where(at >= 0, first + at, unseen))
 
-    def _values(
-        self, outcome: Outcome, predictions: np.ndarray, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _values(self, outcome: Outcome, predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Both sides as the tally takes them."""
         if outcome.kind == "numeric":
             return predictions, labels
@@ -113,7 +111,7 @@ class Predictions:
         self._numeric, self._categorical = -1, -1
         name = None if schema.label is None else schema.label.prediction
         for kind in ("numeric", "categorical"):
-            for i, column in enumerate(schema.of_kind(kind)):  # type: ignore[arg-type]
+            for i, column in enumerate(schema.of_kind(kind)):
                 if column.name == name and kind == "numeric":
                     self._numeric = i
                 elif column.name == name:

@@ -39,9 +39,7 @@ class Pending:
         self._n_runs = 0
         self.spans: dict[int, list[tuple[int, int]]] = {}  # by owner: places from, to
 
-    def add(
-        self, owner: int, hashes: np.ndarray, values: np.ndarray, labels: np.ndarray | None = None
-    ) -> None:
+    def add(self, owner: int, hashes: np.ndarray, values: np.ndarray, labels: np.ndarray | None = None) -> None:
         """Adds rows of an owner, without labels where none are given; the number of rows stays within bounds."""
         n = len(hashes)
         if not n:
@@ -80,13 +78,13 @@ class Pending:
 
     def owners(self, places: np.ndarray) -> np.ndarray:
         """Whose the rows are, int64."""
-        return self._owners[np.searchsorted(self._starts[: self._n_runs], places, "right") - 1]
+        return np.asarray(self._owners[np.searchsorted(self._starts[: self._n_runs], places, "right") - 1])
 
     def places(self, owner: int) -> np.ndarray:
         """The places of an owner's rows, intp, in the order in which they were added."""
         spans = self.spans.get(owner, [])
         found = np.concatenate([np.empty(0, np.intp), *(np.arange(a, b) for a, b in spans)])
-        return found[self.hashes[found] != 0]
+        return np.asarray(found[self.hashes[found] != 0])
 
     def remove(self, places: np.ndarray) -> None:
         """These rows are gone."""

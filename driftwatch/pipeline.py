@@ -94,7 +94,7 @@ class Pipeline:
         if parts.halves is not None:
             parts.halves.restore(remembered.halves)
         if parts.labels is not None:
-            parts.labels.restore(self._shards)
+            parts.labels.restore(self._shards, remembered.labels)
         self._seen: dict[Shard, Seen] = {}
         self._anew: set[Shard] = set()  # shards whose stored ids do not count any more
         self._rows, self._saved_s = 0, parts.clock()
@@ -273,16 +273,17 @@ class Pipeline:
             p.metrics.judged_in(time.perf_counter() - started, f"{decision.window.version}/{decision.window.end}")
         lines = [encode(decision) for decision in decisions]
         changes = p.windower.changes()
-        labels = None if p.labels is None else p.labels.shards.changes()
+        of_labels, labels = ({}, None) if p.labels is None else p.labels.changes()
         seen, seen_from = checkpoint.stored_seen(self._seen)
         seen_from |= dict.fromkeys(self._anew, checkpoint.ALL_SEEN)
         transaction = Transaction(
-            shards=checkpoint.stored_shards(changes.shards | (labels or {})),
+            shards=checkpoint.stored_shards(changes.shards | of_labels),
             panes=checkpoint.stored_panes(changes.panes),
             dropped=[checkpoint.stored_key(key) for key in changes.dropped],
             seen=seen,
             seen_from=seen_from,
             halves=None if p.halves is None else p.halves.changes(),
+            labels=labels,
             policy=state.to_bytes() if decisions else None,
             decisions=[
                 StoredDecision(w.stream.version, w.end_s, w.part, line) for w, line in zip(windows, lines, strict=True)
@@ -296,7 +297,7 @@ class Pipeline:
         self._anew.clear()
         held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
         marks = {s: checkpoint.mark(known, p.windower.rewind(s), p.store.store_id) for s, known in held.items()}
-        for s, known in (labels or {}).items():
+        for s, known in of_labels.items():
             if known.position is not None:
                 marks[s] = checkpoint.mark(known, known.position, p.store.store_id)
         p.source.commit(marks)

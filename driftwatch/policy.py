@@ -4,9 +4,9 @@ Pure: `Policy.judge` is handed its memory and hands it back, so a replay gives t
 
 A window is `drift` when a term over the threshold belongs to a feature over a floor. k drifting windows of the last n
 determined ones open an alarm; max(n, 3) in a row without drift resolve it. The second judgement of a window, on its
-labels, has alarms of its own class, `performance`; it is counted apart from the first. Until the kinds of drift are told
-apart, an alarm of class `drift` is of kind `covariate` and one of class `performance` of kind `concept`, without a
-pattern, and suggests to retrain.
+labels, has alarms of its own class, `performance`; it is counted apart from the first. Until the kinds of drift are
+told apart, an alarm of class `drift` is of kind `covariate` and one of class `performance` of kind `concept`, without
+a pattern, and suggests to retrain.
 """
 
 import hashlib
@@ -228,8 +228,8 @@ def class_of(window: Window) -> str:
 def alarm_id(window: WindowLine, part: int, of_class: str = DRIFT) -> str:
     """16 hex digits of SHA-256 over these, joined by newlines, as UTF-8.
 
-    Model, version, segment (empty where there is none), class (`drift`, `performance`), start and end of the opening window as the
-    decision prints them, and its part where that is over 1.
+    Model, version, segment (empty where there is none), class (`drift`, `performance`), start and end of the opening
+    window as the decision prints them, and its part where that is over 1.
     """
     what = [window.model, window.version, window.segment or "", of_class, window.start, window.end]
     if part > 1:
@@ -311,13 +311,21 @@ def _performance_lines(
     verdict: Verdict = "undetermined" if reason is not None else "drift" if drifts else "ok"
     return tuple(
         PerformanceLine(
-            *(m.metric, "labels"),
-            *(None if v is None else float(v) for v in (m.value, m.low, m.high, reference)),
+            metric=m.metric,
+            source="labels",
+            value=_float(m.value),
+            low=_float(m.low),
+            high=_float(m.high),
+            reference=_float(reference),
             n=m.n,
             verdict="undetermined" if m.value is None else verdict,
         )
         for m, reference in judgement.performance
     )
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _alarm_features(drifting: Sequence[_Ranked], near: Sequence[_Ranked]) -> tuple[AlarmFeature, ...]:

@@ -55,8 +55,8 @@ def two_classes(label: LabelColumn, values: Sequence[str | None], path: Path) ->
         positive = "true"
     if len(found) > 2 or (len(found) == 2 and positive not in found):
         raise ConfigError(
-            f"`{path.name}` must hold two classes of the label {label.name!r}, one of them `performance.positive`, which "
-            f"is {label.positive!r}; got {', '.join(map(repr, found[:5]))}. Correct one of the two."
+            f"`{path.name}` must hold two classes of the label {label.name!r}, one of them `performance.positive`, "
+            f"{label.positive!r}; got {', '.join(map(repr, found[:5]))}. Correct one of the two."
         )
     other = [c for c in found if c != positive]
     return (other[0] if other else "not " + positive), positive

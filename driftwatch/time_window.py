@@ -52,7 +52,9 @@ class _Held:
 class TimeWindower:
     """A `Windower` over event time. `stream` is that of records that name no version."""
 
-    def __init__(self, settings: TimeWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers | None = None) -> None:
+    def __init__(
+        self, settings: TimeWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers | None = None
+    ) -> None:
         self._settings = settings
         self._stream = stream
         self._counter_for = counter_for

@@ -126,9 +126,7 @@ class JsonDecoder:
         alone[at] = [value is not msgspec.UNSET for value in labels]
         return alone if alone.any() else None
 
-    def _labels(
-        self, batch: _Batch, rows: np.ndarray, events: Sequence[msgspec.Struct]
-    ) -> tuple[Labels, int]:
+    def _labels(self, batch: _Batch, rows: np.ndarray, events: Sequence[msgspec.Struct]) -> tuple[Labels, int]:
         """The label events `events`, which are the messages `rows`; and how many hold a value that is no label."""
         values = self._values(events)
         arrived_s = None if batch.frames.arrived_s is None else batch.frames.arrived_s[rows]

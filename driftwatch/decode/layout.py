@@ -64,7 +64,7 @@ class Node:
             return self.invalid
         return self.wide(*[_child(c, value, key) for key, c in zip(self.keys, self.children, strict=True)])
 
-    def settled(self, event: Any) -> msgspec.Struct:
+    def settled(self, event: msgspec.Struct | None) -> msgspec.Struct:
         """An event of the wide decoder with every value as `read` makes it of a document."""
         if event is None:
             return self.missing

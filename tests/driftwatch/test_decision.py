@@ -139,7 +139,7 @@ def test_what_is_no_decision_is_refused_and_quoted() -> None:
 
 def test_keys_of_a_later_version_are_ignored() -> None:
     line = encode(a_decision())
-    assert decode(line[:-1] + b',"performance":[{"metric":"roc_auc"}]}') == a_decision()
+    assert decode(line[:-1] + b',"patterns":[{"metric":"roc_auc"}]}') == a_decision()
 
 
 @given(st.floats(0, 7_258_118_400, allow_nan=False))
