@@ -50,7 +50,7 @@ def restore(book: LabelBook, state: LabelState) -> None:
         raise StateError(f"`state.path` holds labels that cannot be read: {error}. Begin with another file.") from error
     for ledger in book.ledgers.values():
         places = book.rows.places(ledger.number)
-        ledger.n, ledger.n_labelled = len(places), int((book.rows.bins[places] != UNLABELLED).sum())
+        ledger.n, ledger.n_labelled = len(places), int((book.rows.ticks[places] != UNLABELLED).sum())
     for number, waiting in book.waiting.items():
         heappush(book.due_at, book.key(waiting.last, number))
         for n in waiting.ledgers:
@@ -60,7 +60,7 @@ def restore(book: LabelBook, state: LabelState) -> None:
     book.early = {ledger.base: ledger for ledger in book.ledgers.values() if ledger.is_early}
     book.n_early = sum(ledger.n for ledger in book.early.values())
     book.expiring = [(base + book.terms.wait_bins, ledger.number) for base, ledger in book.early.items()]
-    book.expiring += [(w.last or 0, n) for n, w in book.ledgers.items() if w.is_closed and not w.is_early]
+    book.expiring += [(book.expires(w), n) for n, w in book.ledgers.items() if w.is_closed and not w.is_early]
     heapify(book.expiring)
 
 
@@ -81,6 +81,6 @@ def _apply(book: LabelBook, entry: Entry) -> None:
     elif entry.kind == Kind.MOVED:
         rows.values[places], rows.labels[places] = columns[0][asked], columns[1][asked]
     else:
-        labels, bins = columns[0][asked], columns[1][asked].astype(np.uint16)
-        taken = bins < rows.bins[places]
-        rows.labels[places[taken]], rows.bins[places[taken]] = labels[taken], bins[taken]
+        labels, ticks = columns[0][asked], columns[1][asked]
+        taken = ticks < rows.ticks[places]
+        rows.labels[places[taken]], rows.ticks[places[taken]] = labels[taken], ticks[taken]

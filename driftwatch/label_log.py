@@ -1,6 +1,6 @@
 """What changes among late labels, as it is stored: a log of small additions, and how it is read back.
 
-Predictions of a pane are added as they come; a join adds the hash of its id, the label and its bin, and rewrites
+Predictions of a pane are added as they come; a join adds the hash of its id, the label and its tick, and rewrites
 nothing. What belongs to one ledger goes with it; what belongs to several has a bin after which none of them is left.
 """
 
@@ -18,7 +18,7 @@ class Kind(IntEnum):
 
     ROWS = 0  # hash, what was predicted
     EARLY = 1  # hash, time, label: labels that wait
-    JOINED = 2  # hash, label, bin
+    JOINED = 2  # hash, label, tick
     MOVED = 3  # hash, time, label: an earlier one for a label that waits
     GONE = 4  # hash of a label that waited
 
@@ -83,17 +83,17 @@ class LabelLog:
         self.entries.append(Entry(ledger, 0, Kind.EARLY, packed(hashes, times_s, labels)))
 
     def joined(
-        self, ledgers: Sequence[HasEnd], at: np.ndarray, hashes: np.ndarray, labels: np.ndarray, bins: np.ndarray
+        self, ledgers: Sequence[HasEnd], at: np.ndarray, hashes: np.ndarray, labels: np.ndarray, ticks: np.ndarray
     ) -> None:
         """Labels of predictions of these ledgers; `at`: whose each is."""
         settled = np.array([not ledger.is_held and ledger.last is not None for ledger in ledgers])
         here = settled[at]
         if here.any():
             expires = max(ledgers[i].last or 0 for i in set(at[here].tolist()))
-            self.entries.append(Entry(0, expires, Kind.JOINED, packed(hashes[here], labels[here], bins[here])))
+            self.entries.append(Entry(0, expires, Kind.JOINED, packed(hashes[here], labels[here], ticks[here])))
         for i in set(at[~here].tolist()):
             mine = at == i
-            body = packed(hashes[mine], labels[mine], bins[mine])
+            body = packed(hashes[mine], labels[mine], ticks[mine])
             self.entries.append(Entry(ledgers[i].number, 0, Kind.JOINED, body))
 
     def moved(self, hashes: np.ndarray, labels: np.ndarray, times_s: np.ndarray, expires: int) -> None:

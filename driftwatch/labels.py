@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
-from math import ceil, inf
+from math import ceil, inf, isfinite
 from typing import Literal
 
 import numpy as np
@@ -19,10 +19,12 @@ from driftwatch.id_hash import hash_ids
 from driftwatch.label_log import LabelLog
 from driftwatch.ledger import LabelTerms, Ledger, Waiting
 from driftwatch.outcomes import OutcomeCounter, Predictions
-from driftwatch.pending import LAST_BIN, UNLABELLED, Pending, in_sample
+from driftwatch.pending import LAST_TICK, UNLABELLED, Pending, in_sample
 from driftwatch.records import Labels, Records, Schema, Window
 
 MOST_LEVEL = 40
+ORIGIN = 1 << 31  # the tick at which a ledger's base begins: a label may be known before its prediction
+FAR = 1 << 62  # the number of a bin after all
 
 Reason = Literal["late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled"]
 
@@ -156,11 +158,12 @@ class LabelBook:
         """Labels of predictions that are there; `at`: whose they are among the ledgers."""
         rows = self.rows
         base = np.array([ledger.base for ledger in ledgers])[at]
-        numbers = (times_s // self.terms.bin_s).astype(np.int64) + 1
-        bins = np.clip(numbers - base, 0, LAST_BIN)
+        since = (times_s // self.terms.tick_s).astype(np.int64) - base * self.terms.bin_ticks
+        ticks = np.clip(since + ORIGIN, 0, LAST_TICK).astype(np.uint32)
+        numbers = since // self.terms.bin_ticks + base + 1
         closed = np.array([ledger.is_closed for ledger in ledgers])[at]
-        last = np.array([ledger.base + LAST_BIN if ledger.is_held else ledger.last or 0 for ledger in ledgers])[at]
-        before = rows.bins[places]
+        last = np.array([FAR if ledger.is_held else ledger.last or 0 for ledger in ledgers])[at]
+        before = rows.ticks[places]
         labelled = before != UNLABELLED
         same = labelled & (rows.labels[places] == values)
         late = ~labelled & (closed | (numbers > last))
@@ -168,16 +171,16 @@ class LabelBook:
         self._count("contradicting", int((labelled & ~same).sum()))
         self._count("late", int(late.sum()))
         # The first label by event time is the one that holds, in whatever order they come.
-        taken = ~late & ~(closed & labelled) & (bins < before)
+        taken = ~late & ~(closed & labelled) & (ticks < before)
         if not taken.any():
             return
-        rows.labels[places[taken]], rows.bins[places[taken]] = values[taken], bins[taken]
+        rows.labels[places[taken]], rows.ticks[places[taken]] = values[taken], ticks[taken]
         news = np.bincount(at[taken & ~labelled], minlength=len(ledgers))
         for i in np.flatnonzero(np.bincount(at[taken], minlength=len(ledgers))).tolist():
             ledgers[i].n_labelled += int(news[i])
             self.touched |= ledgers[i].windows
         if self.log is not None:
-            self.log.joined(ledgers, at[taken], rows.hashes[places[taken]], values[taken], bins[taken])
+            self.log.joined(ledgers, at[taken], rows.hashes[places[taken]], values[taken], ticks[taken])
 
     def _meet_early(self, places: np.ndarray, values: np.ndarray, times_s: np.ndarray) -> None:
         """Labels of ids whose label waits already: the first by event time stays."""
@@ -242,7 +245,7 @@ class LabelBook:
             if boundary < self.waiting[number].last:
                 heappush(self.due_at, self.key(boundary, number))
         self.touched.clear()
-        reached = self.reached = -inf if watermark_s == -inf else watermark_s // self.terms.bin_s
+        reached = self.reached = watermark_s // self.terms.bin_s if isfinite(watermark_s) else watermark_s
         found = []
         while self.due_at and (self.due_at[0][0] <= reached or finish):
             boundary, *_, number = heappop(self.due_at)
@@ -277,8 +280,8 @@ class LabelBook:
     def _numbers(self, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
         """(places, numbers of the bins) of the rows that have their label."""
         places = self.rows.places(ledger.number)
-        places = places[self.rows.bins[places] != UNLABELLED]
-        return places, self.rows.bins[places].astype(np.int64) + ledger.base
+        places = places[self.rows.ticks[places] != UNLABELLED]
+        return places, (self.rows.ticks[places].astype(np.int64) - ORIGIN) // self.terms.bin_ticks + ledger.base + 1
 
     def _judged(self, number: int, waiting: Waiting, boundary: int, cut_short: bool) -> Window:
         """The window as its second judgement sees it."""
@@ -298,7 +301,7 @@ class LabelBook:
         n_labels = len(places) + sum(ledger.n_beside for ledger in ledgers)
         for ledger in ledgers:
             if ledger.is_closed:
-                heappush(self.expiring, (ledger.last or 0, ledger.number))
+                heappush(self.expiring, (self.expires(ledger), ledger.number))
         if self.log is not None:
             self.log.judged(number)
         return replace(
@@ -314,7 +317,7 @@ class LabelBook:
             if ledger is not None and ledger.last is None:  # no window was judged on it: it is another's now
                 self._free(ledger)
             elif ledger is not None and ledger.is_closed:
-                heappush(self.expiring, (ledger.last or 0, number))
+                heappush(self.expiring, (self.expires(ledger), number))
         self._released.clear()
         while self.expiring and self.expiring[0][0] <= reached:
             ledger = self.ledgers.get(heappop(self.expiring)[1])
@@ -324,6 +327,10 @@ class LabelBook:
                 del self.early[ledger.base]
             if ledger is not None:
                 self._free(ledger)
+
+    def expires(self, ledger: Ledger) -> int:
+        """The bin at which a closed ledger goes: until then labels of it are told to be late, not to be strangers'."""
+        return (ledger.last or 0) + self.terms.wait_bins
 
     def _free(self, ledger: Ledger) -> None:
         self.rows.free(ledger.number)
@@ -348,7 +355,7 @@ class LabelBook:
             rows.thin(self.level)
         for ledger in self.ledgers.values():
             places = rows.places(ledger.number)
-            ledger.n, ledger.n_labelled = len(places), int((rows.bins[places] != UNLABELLED).sum())
+            ledger.n, ledger.n_labelled = len(places), int((rows.ticks[places] != UNLABELLED).sum())
         self.n_early = sum(ledger.n for ledger in self.early.values())
         self.touched |= self.waiting.keys()
 

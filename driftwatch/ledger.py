@@ -1,7 +1,7 @@
 """What late labels are kept in: the ledger of a pane's predictions, windows that wait, and for how long."""
 
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, floor, log2
 
 import msgspec
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from detectors.summary import Table
 from driftwatch.records import Shard, Stream, Window
 
-MOST_BINS = 60_000  # in `wait`: a label's bin is kept in two bytes
+MOST_TICKS = 2**30  # in `wait`; as many more are left for the window itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,22 @@ class LabelTerms:
         """Boundaries where windows end; of count windows (`slide_s` None) at every hundredth of the wait."""
         if slide_s is None:
             return cls(wait_s, complete, max_pending, wait_s / 100 or 1.0)
-        return cls(wait_s, complete, max_pending, slide_s * max(1, ceil(wait_s / slide_s / MOST_BINS)))
+        return cls(wait_s, complete, max_pending, slide_s)
 
     @property
     def wait_bins(self) -> int:
         """The wait in whole bins."""
         return ceil(self.wait_s / self.bin_s - 1e-9)
+
+    @property
+    def bin_ticks(self) -> int:
+        """Ticks in a bin, a power of two: a boundary is between two ticks."""
+        return 1 << max(0, min(31, floor(log2(MOST_TICKS / max(self.wait_bins, 1)))))
+
+    @property
+    def tick_s(self) -> float:
+        """How exactly the time of a label is known: of five minutes and seven days, .6 ms."""
+        return self.bin_s / self.bin_ticks
 
 
 @dataclass(slots=True, eq=False)

@@ -276,8 +276,8 @@ class Store:
         )
         self._database.executemany(
             "INSERT INTO panes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " start_s = excluded.start_s, end_s = excluded.end_s, first_position = excluded.first_position, n_records = excluded.n_records,"
-            " body = excluded.body, ledger = excluded.ledger",
+            " start_s = excluded.start_s, end_s = excluded.end_s, first_position = excluded.first_position,"
+            " n_records = excluded.n_records, body = excluded.body, ledger = excluded.ledger",
             ((*key, *row) for key, row in changes.panes.items()),
         )
         self._database.executemany("DELETE FROM seen WHERE shard = ? AND last < ?", changes.seen_from.items())

@@ -25,6 +25,6 @@ def load_labels(database: sqlite3.Connection) -> LabelState:
     return LabelState(
         ledgers=dict(database.execute("SELECT number, state FROM label_ledgers ORDER BY number")),
         windows=dict(database.execute("SELECT number, body FROM label_windows ORDER BY number")),
-        entries=[Entry(*row) for row in entries],
+        entries=tuple(Entry(*row) for row in entries),
         book=None if book is None else book[0],
     )
