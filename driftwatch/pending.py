@@ -1,8 +1,8 @@
 """Predictions that wait for their labels, and labels that wait for their predictions: columns, found by id.
 
 A row is the hash of an id, a value (what was predicted, or when the label came), a label, and when it came, in ticks
-that its owner counts. 28 bytes, and 6 of an open-addressing table of the rows' places: 68 MB for two million. Places are
-given in the order of arrival; whoever a row belongs to is found by its place.
+that its owner counts. 28 bytes, and 6 of an open-addressing table of the rows' places: 68 MB for two million. Places
+are given in the order of arrival; whoever a row belongs to is found by its place.
 """
 
 from collections.abc import Iterator

@@ -99,7 +99,7 @@ def test_run_and_replay_agree_on_late_labels(tmp_path: Path, profile: bytes, str
 
 def test_without_labels_nothing_is_said_to_be_well(tmp_path: Path, profile: bytes, stream: Any) -> None:
     predictions, labels = apart(stream)
-    some = write_events(tmp_path / "events.jsonl", merged(predictions, labels[:100]))
+    some = write_events(tmp_path / "events.jsonl", merged(predictions, labels[:60]))
     found = second(replayed(set_up(tmp_path, profile), some))
     assert {(d["verdict"], d["reason"]) for d in found} == {
         ("undetermined", "stale_labels"),
