@@ -116,7 +116,7 @@ def make_policy(config: Config) -> Policy:
 def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
     """A monitor over all profiles that a pane may be counted on."""
     rates = {p.hash: (p, profiles.rate_per_window(config, p)) for p in known}
-    return Monitor(rates, min_records=config.window.min_records)
+    return Monitor(rates, min_records=config.window.min_records, label=config.event_schema().label)
 
 
 def make_targets(config: Config) -> dict[str, WebhookTarget]:

@@ -6,7 +6,8 @@ from math import inf
 from detectors.performance.metric import Metric
 from detectors.profile import Profile
 from detectors.scoring import score
-from driftwatch.records import Judgement, Window
+from driftwatch.outcomes import outcome_for
+from driftwatch.records import Judgement, LabelColumn, Window
 
 CAUTION = 10  # times the budget's rate is what a cautious look is worth
 
@@ -14,11 +15,14 @@ CAUTION = 10  # times the budget's rate is what a cautious look is worth
 class Monitor:
     """Judges windows on the profiles that their tables are counted on.
 
-    `profiles`: by content hash, each with the rate of alarms a window that its budget allows.
+    `profiles`: by content hash, each with the rate of alarms a window that its budget allows. `label`: what is judged
+    the second time.
     """
 
-    def __init__(self, profiles: Mapping[str, tuple[Profile, float]], *, min_records: int) -> None:
-        self._profiles, self._min_records = profiles, min_records
+    def __init__(
+        self, profiles: Mapping[str, tuple[Profile, float]], *, min_records: int, label: LabelColumn | None = None
+    ) -> None:
+        self._profiles, self._min_records, self._label = profiles, min_records, label
 
     def judge(self, window: Window) -> Judgement:
         """The judgement; undetermined without a profile or with too few records."""
@@ -49,11 +53,12 @@ class Monitor:
             return Judgement((), (), None, None, None, "no_profile")
         (profile, rate), table = found, window.table
         performance: tuple[tuple[Metric, float | None], ...] = ()
-        if profile.outcome is not None and table.outcome.size:
-            before = profile.outcome.reference
+        outcome = outcome_for(profile, self._label)
+        if outcome is not None:
+            before = outcome.reference
             performance = tuple(
                 (m, before[m.metric].value if m.metric in before else None)
-                for m in profile.outcome.tally.metrics(table.outcome)
+                for m in outcome.tally.metrics(table.outcome)
             )
         if not window.n_labels or window.n_labels < self._min_records:
             reason = "too_few_labels" if window.n_labels else "stale_labels"

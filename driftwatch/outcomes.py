@@ -3,10 +3,10 @@
 import numpy as np
 
 from detectors.grid import SPECIAL, UNSEEN
-from detectors.performance.outcome import LOSS, Outcome
+from detectors.performance.outcome import ANY_OTHER, LOSS, Outcome, plain_outcome
 from detectors.profile import Profile
 from detectors.summary import Sample, Table
-from driftwatch.records import Mark, Records, Schema, class_code
+from driftwatch.records import LabelColumn, Mark, Records, Schema, class_code
 
 
 class OutcomeCounter:
@@ -20,13 +20,15 @@ class OutcomeCounter:
         place = {name: j for j, name in enumerate(grid.names) if grid.delayed[j]}
         assert schema.label is not None
         self._grid = grid
-        self._outcome = profile.outcome
+        self._outcome = outcome_for(profile, schema.label)
         self._label = place.get(schema.label.name)
         self._loss = place.get(LOSS)
         self._label_cells = _Codes(())
         if self._label is not None and schema.label.kind == "categorical":
             self._label_cells = _Codes(grid.features[self._label].categories)
-        self._classes = _Codes(() if self._outcome is None else self._outcome.classes)
+        classes = () if self._outcome is None else self._outcome.classes
+        self._classes = _Codes(classes)
+        self._has_any_other = ANY_OTHER in classes
         self.size = 0 if self._outcome is None else self._outcome.tally.size
         self._profile = profile
         owner = np.concatenate([np.repeat(np.arange(len(grid.features)), SPECIAL), grid.owner])
@@ -69,16 +71,30 @@ class OutcomeCounter:
         y = self._classes(labels)
         if outcome.kind == "categorical":
             return self._beyond(self._classes(predictions), predictions), self._beyond(y, labels)
-        label = np.where(y >= 0, y, np.nan)
+        label = np.where(y >= 0, y, 0.0 if self._has_any_other else np.nan)
         if outcome.kind == "probability":
             return predictions, label
         p = self._classes(predictions)
-        return np.where(p >= 0, p, np.nan), label
+        unknown = np.where(np.isnan(predictions) | (not self._has_any_other), np.nan, 0.0)
+        return np.where(p >= 0, p, unknown), label
 
     def _beyond(self, at: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """A number beyond all places for a class that has none, the same for the same class; −1 for none."""
         known = np.nan_to_num(codes, nan=-1).astype(np.int64)
         return np.asarray(np.where(at >= 0, at, np.where(known >= 0, self._classes.n + known, -1)))
+
+
+def outcome_for(profile: Profile, label: LabelColumn | None) -> Outcome | None:
+    """How predictions are held against labels: as the profile says, else as the configuration does."""
+    if profile.outcome is not None or label is None or label.judged_as is None or label.prediction is None:
+        return profile.outcome
+    known = {f.name: f.categories for f in profile.grid.features}
+    return plain_outcome(
+        label.judged_as,
+        names=(label.prediction, label.name),
+        classes=known.get(label.prediction, ()),
+        positive=label.positive,
+    )
 
 
 def empty_table(profile: Profile, n_outcome: int) -> Table:

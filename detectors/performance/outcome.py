@@ -8,12 +8,13 @@ import numpy as np
 from detectors.performance.confusion import Confusion
 from detectors.performance.loss import loss
 from detectors.performance.metric import Metric
-from detectors.performance.multiclass import Multiclass
+from detectors.performance.multiclass import MAX_CLASSES, Multiclass
 from detectors.performance.regression import Regression
 from detectors.performance.scores import Scores
 from detectors.performance.tally import PredictionKind, Tally, tally_of
 
 LOSS = "loss"  # the column of the loss of each row
+ANY_OTHER = ""  # stands for every class that is not named
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,20 @@ def outcome_of(
         made = Outcome(kind, *names, known, tally_of(kind, p, y))
     sums = made.tally.count(p, y)
     return Outcome(kind, *names, made.classes, made.tally, sums), made.loss(p, y)
+
+
+def plain_outcome(kind: PredictionKind, *, names: tuple[str, str], classes: tuple[str, ...], positive: str) -> Outcome:
+    """The outcome where no reference has labels: figures can be told, and nothing is judged.
+
+    `classes`: those of the prediction that are known. Of a binary label every class but `positive` is the other one.
+    """
+    if kind == "categorical":
+        return Outcome(
+            kind, *names, tuple(sorted(classes[:MAX_CLASSES])), Multiclass(tuple(sorted(classes[:MAX_CLASSES])))
+        )
+    known = () if kind == "numeric" else (ANY_OTHER, positive)
+    nothing = np.linspace(0, 1, 1025) if kind == "probability" else np.empty(0)
+    return Outcome(kind, *names, known, tally_of(kind, nothing, nothing))
 
 
 def places(values: Any, classes: tuple[str, ...]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import math
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def judged(book: LabelBook, watermark_s: float, *, finish: bool = False) -> list
     return [[boundary, w.end_s, w.n_labels, float(w.table.outcome[0])] for boundary, w in due]
 
 
-def restarted(book: LabelBook, kept: dict[str, dict[int, bytes] | list]) -> LabelBook:
+def restarted(book: LabelBook, kept: dict[str, Any]) -> LabelBook:
     """Another book that goes on from what the first has stored."""
     changes = label_checkpoint.changes(book)
     assert changes is not None
@@ -195,10 +196,8 @@ def test_beyond_the_bound_a_sample_stays_that_halves_the_same_on_both_sides() ->
 def test_in_whatever_batches_labels_come_the_same_is_used(n: int) -> None:
     rng = np.random.default_rng(1)
     ids = [f"r{i}" for i in range(500)]
-    some = [
-        (ids[i], float(t), float(v))
-        for i, t, v in zip(rng.permutation(500), rng.uniform(0, 30, 500), rng.integers(0, 9, 500), strict=True)
-    ]
+    when, what = rng.uniform(0, 30, 500).tolist(), rng.integers(0, 9, 500).tolist()
+    some = [(id_, t, float(v)) for id_, t, v in zip(rng.permutation(ids).tolist(), when, what, strict=True)]
     book = a_book()
     ledger = book.open(0.0)
     book.enter(ledger, records(ids), slice(None))
