@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
-from driftwatch.app_sources import make_feed, make_source, open_intake
+from driftwatch.app_sources import make_feed, make_replay, open_intake
 from driftwatch.config import Config
 from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
 from driftwatch.count import ProfileCounter, RowCounter
@@ -332,9 +332,9 @@ class Tally:
 
 
 def replay(
-    config: Config, config_path: Path, path: Path, sink: DecisionSink, progress: Callable[[int], object]
+    config: Config, config_path: Path, paths: Sequence[Path], sink: DecisionSink, progress: Callable[[int], object]
 ) -> Replayed:
-    """The same pipeline over a recorded stream, its store in memory; none of the configured sinks is started.
+    """The same pipeline over recorded streams, its store in memory; none of the configured sinks is started.
 
     `progress` is told how many more records were read. Raises DriftwatchError.
     """
@@ -347,7 +347,7 @@ def replay(
     labels = make_labels(config, schema, [loaded.profile for loaded in found.values()], stored=False)
     parts = Parts(
         model=config.model.name,
-        source=make_source(config, schema, path),
+        source=make_replay(schema, paths),
         decoder=JsonDecoder(schema),
         windower=make_windower(config, Counters(schema, assigned), labels),
         monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),

@@ -39,7 +39,8 @@ class KafkaSource:
     """A `Source` over topics whose partitions a consumer group divides.
 
     `connect` makes the client, and raises BrokerUnavailable until a broker answers. `lacks` is told what keeps the
-    source from reading, in words, and None when it reads. After the last commit `leave` ends the connection.
+    source from reading, in words, and None when it reads. After the last commit `leave` ends the connection. `labels`:
+    the topics that hold labels alone.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class KafkaSource:
         connect: Callable[[], Client],
         lacks: Callable[[str | None], object] = lambda text: None,
         *,
+        labels: Set[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._labels = labels
         self._connect, self._lacks, self._clock, self._sleep = connect, lacks, clock, sleep
         self._client: Client | None = None
         self._closed = False
@@ -176,7 +179,7 @@ class KafkaSource:
             return
         for partition, (start, end, committed) in bounds.items():
             mark = None if committed is None else CommitMark(committed[0], _metadata(committed[1]))
-            yield Assigned(shard_of(partition), start, end, mark)
+            yield Assigned(shard_of(partition), start, end, mark, partition[0] in self._labels)
             self._heard_s[partition] = self._clock()
         self._waiting.clear()
         if self._is_new_share:
