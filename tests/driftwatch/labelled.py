@@ -11,7 +11,6 @@ from sidecar import Event
 
 LABEL: dict[str, object] = {"name": "defaulted", "kind": "binary", "wait": "1h"}
 EVENTS: dict[str, object] = {"features": sidecar.FEATURES, "prediction": {"kind": "probability"}, "label": LABEL}
-DELAY_S = 300.0
 
 
 def write_reference(path: Path, n: int = 3000) -> Path:
@@ -44,9 +43,9 @@ def labelled(some: Sequence[Event], *, wrong: Sequence[float] = (), seed: int = 
     return found
 
 
-def apart(some: Sequence[Event], *, seed: int = 5) -> tuple[list[Event], list[Event]]:
+def apart(some: Sequence[Event], *, delay_s: float = 300.0, seed: int = 5) -> tuple[list[Event], list[Event]]:
     """Predictions, and their labels as events of their own, each some minutes later, in the order of their times."""
-    delays = np.random.default_rng(seed).exponential(DELAY_S, len(some))
+    delays = np.random.default_rng(seed).exponential(delay_s, len(some))
     labels = [
         {"id": e["id"], "time": e["time"] + round(float(d), 3), "label": e["label"]}
         for e, d in zip(some, delays, strict=True)
