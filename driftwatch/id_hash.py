@@ -13,22 +13,31 @@ def hash_ids(ids: Sequence[str]) -> np.ndarray:
 
     Each eight bytes are mixed in by the finaliser of splitmix64 (Steele, Lea & Flood 2014), for all ids at once.
     """
-    try:
-        texts = np.array(ids, "S")
-        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    except UnicodeEncodeError:
-        encoded = [text.encode() for text in ids]
-        texts = np.array(encoded, "S")
-        lengths = np.fromiter(map(len, encoded), np.int64, len(ids))
-    n_words = max(1, -(-texts.itemsize // 8))
-    words = np.zeros((len(ids), n_words * 8), np.uint8)
-    words[:, : texts.itemsize] = texts.view(np.uint8).reshape(len(ids), -1)
-    words = words.view("<u8")
+    lengths, letters = _letters(ids)
+    n_words = max(1, -(-letters.shape[1] // 8))
+    padded = np.zeros((len(ids), n_words * 8), np.uint8)
+    padded[:, : letters.shape[1]] = letters
+    words = padded.view("<u8").T.copy()
     found = lengths.astype(np.uint64) * _ODD
     for k in range(n_words):
-        mixed = _mix(found ^ words[:, k])
+        mixed = _mix(found ^ words[k])
         found = mixed if not k else np.where(lengths > 8 * k, mixed, found)  # no matter how long the longest is
     return np.asarray(np.maximum(found, np.uint64(1)))
+
+
+def _letters(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of each id, int64 (n,), and the bytes themselves, uint8 (n, longest), zeros after the end."""
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    text = "".join(ids)
+    if text.isascii() and len(text) == len(ids) * int(lengths.max(initial=0)):  # all of one length
+        return lengths, np.frombuffer(text.encode(), np.uint8).reshape(len(ids), int(lengths.max(initial=0)))
+    if not text.isascii():
+        encoded = [name.encode() for name in ids]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(ids))
+        table = np.array(encoded, "S")
+    else:
+        table = np.array(ids, "S")
+    return lengths, table.view(np.uint8).reshape(len(ids), table.itemsize)
 
 
 def _mix(h: np.ndarray) -> np.ndarray:

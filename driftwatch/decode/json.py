@@ -64,6 +64,7 @@ class JsonDecoder:
         in_order = schema.of_kind("numeric") + schema.of_kind("categorical") + schema.of_kind("embedding")
         self._is_feature = np.array([c.group == "features" for c in in_order], bool)
         # Features that do not lie in one container are absent only where all of them are; else they are missing.
+        self._read_stated = self._root.reader((ID, TIME, MODEL, VERSION, LABEL))
         self._label = None if schema.label is None else READ_LABELS[schema.label.kind]
         self._is_scattered = len({c.path[:-1] or c.path for c in in_order if c.group == "features"}) > 1
 
@@ -122,13 +123,18 @@ class JsonDecoder:
         at = np.flatnonzero(alone)
         if not len(at):
             return None
-        labels = self._values([events[i] for i in at.tolist()])[LABEL]
-        alone[at] = [value is not msgspec.UNSET for value in labels]
+        alone[at] = [value is not msgspec.UNSET for value in self._stated([events[i] for i in at.tolist()])[LABEL]]
         return alone if alone.any() else None
+
+    def _stated(self, events: Sequence[msgspec.Struct]) -> Sequence[Sequence[Any]]:
+        """The values of the slots that are no columns."""
+        if self._read_stated is None or not events:
+            return self._values(events)
+        return tuple(zip(*map(self._read_stated, events), strict=True))
 
     def _labels(self, batch: _Batch, rows: np.ndarray, events: Sequence[msgspec.Struct]) -> tuple[Labels, int]:
         """The label events `events`, which are the messages `rows`; and how many hold a value that is no label."""
-        values = self._values(events)
+        values = self._stated(events)
         arrived_s = None if batch.frames.arrived_s is None else batch.frames.arrived_s[rows]
         times_s = times(values[TIME], self._schema.time_unit, arrived_s)
         keep = self._acceptable(batch, rows, values, times_s)

@@ -37,7 +37,8 @@ def class_labels(values: Sequence[object]) -> tuple[np.ndarray, np.ndarray]:
         codes = {value: _code(value) for value in set(values)} if together else None
     except TypeError:  # a list or an object
         codes = None
-    found = np.array([codes[v] if codes is not None else _code(v) for v in values], np.float64)
+    read = _code if codes is None else codes.__getitem__
+    found = np.fromiter(map(read, values), np.float64, len(values))
     if not np.isnan(found).any():
         return found, np.zeros(len(values), bool)
     return found, np.isnan(found) & np.array([value not in _NONE for value in values], bool)

@@ -7,7 +7,8 @@ structs is transposed into columns of leaf values without a Python loop over eve
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
@@ -78,16 +79,21 @@ class Node:
         for at, child in enumerate(self.children):
             if not child.holds_columns:
                 continue
-            values = list(map(attrgetter(f"f{at}"), structs))
+            read = attrgetter(f"f{at}")
             # What is absent is one and the same object everywhere: the default that the decoder fills in.
-            here = np.array([value is child.absent for value in values])
+            here = np.fromiter(map(is_, map(read, structs), repeat(child.absent)), bool, len(structs))
             if isinstance(child, Node) and child.may_be_silent:
-                inside = [i for i in np.flatnonzero(~here).tolist() if values[i] is not None]
-                here[inside] = child.silent([values[i] for i in inside])
+                inside = [i for i in np.flatnonzero(~here).tolist() if read(structs[i]) is not None]
+                here[inside] = child.silent([read(structs[i]) for i in inside])
             found &= here
             if not found.any():
                 break
         return found
+
+    def reader(self, slots: Sequence[int]) -> Callable[[Any], Any] | None:
+        """What takes the values of some slots out of a struct of this node; None where they do not all lie here."""
+        at = {child.slot: f"f{i}" for i, child in enumerate(self.children) if isinstance(child, Leaf)}
+        return attrgetter(*(at[slot] for slot in slots)) if all(slot in at for slot in slots) else None
 
     def transpose(self, structs: Sequence[Any], columns: list[Sequence[Any]]) -> None:
         """Put the values of each leaf into `columns`, at its slot. A struct that is None stands for null."""
