@@ -127,11 +127,11 @@ class LabelBook:
             kept = in_sample(hashes, self.level)
             self._count("not_sampled", len(hashes) - int(kept.sum()))
             hashes, values, times_s = hashes[kept], values[kept], times_s[kept]
+        if not has_twins(hashes):
+            self._join(hashes, values, times_s)
+            return
         while len(hashes):
             firsts = np.unique(hashes, return_index=True)[1]
-            if len(firsts) == len(hashes):
-                self._join(hashes, values, times_s)
-                return
             firsts.sort()  # the first of each id, then what is left, in their order
             self._join(hashes[firsts], values[firsts], times_s[firsts])
             hashes, values, times_s = (np.delete(a, firsts) for a in (hashes, values, times_s))
@@ -384,3 +384,9 @@ class LabelBook:
     def _count(self, reason: Reason, n: int) -> None:
         if n:
             self.discarded[reason] += n
+
+
+def has_twins(hashes: np.ndarray) -> bool:
+    """Whether one of them is there twice."""
+    in_order = np.sort(hashes)
+    return bool((in_order[1:] == in_order[:-1]).any())

@@ -73,8 +73,9 @@ class JsonDecoder:
         batch = self._read(frames)
         rows = np.delete(np.arange(len(frames.messages)), batch.aside)
         labels, n_invalid = None, 0
-        if self._schema.label is not None and (alone := self._are_labels(batch.events)) is not None:
-            labels, n_invalid = self._labels(batch, rows[alone], list(compress(batch.events, alone)))
+        if self._label is not None and (found := self._find_labels(batch.events)) is not None:
+            alone, stated = found
+            labels, n_invalid = self._labels(batch, rows[alone], stated)
             rows, batch.events = rows[~alone], list(compress(batch.events, ~alone))
         values = self._values(batch.events)
         ids, versions, truths = values[ID], values[VERSION], values[LABEL]
@@ -117,14 +118,22 @@ class JsonDecoder:
         self._root.transpose(events, values)
         return values
 
-    def _are_labels(self, events: Sequence[msgspec.Struct]) -> np.ndarray | None:
-        """Which events are labels, bool (n,): those that hold one, and nothing of any column. None: none is."""
+    def _find_labels(self, events: Sequence[msgspec.Struct]) -> tuple[np.ndarray, Sequence[Sequence[Any]]] | None:
+        """Which events are labels, bool (n,): those that hold one, and nothing of any column. None: none is.
+
+        With the values of their slots that are no columns.
+        """
         alone = self._root.silent(events)
-        at = np.flatnonzero(alone)
-        if not len(at):
+        if not alone.any():
             return None
-        alone[at] = [value is not msgspec.UNSET for value in self._stated([events[i] for i in at.tolist()])[LABEL]]
-        return alone if alone.any() else None
+        stated = self._stated(list(compress(events, alone)))
+        if (n := stated[LABEL].count(msgspec.UNSET)) == len(stated[LABEL]):
+            return None
+        if n:
+            labelled = [value is not msgspec.UNSET for value in stated[LABEL]]
+            alone[alone] = labelled
+            stated = [tuple(compress(values, labelled)) for values in stated]
+        return alone, stated
 
     def _stated(self, events: Sequence[msgspec.Struct]) -> Sequence[Sequence[Any]]:
         """The values of the slots that are no columns."""
@@ -132,9 +141,8 @@ class JsonDecoder:
             return self._values(events)
         return tuple(zip(*map(self._read_stated, events), strict=True))
 
-    def _labels(self, batch: _Batch, rows: np.ndarray, events: Sequence[msgspec.Struct]) -> tuple[Labels, int]:
-        """The label events `events`, which are the messages `rows`; and how many hold a value that is no label."""
-        values = self._stated(events)
+    def _labels(self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]]) -> tuple[Labels, int]:
+        """The labels in the messages `rows`; and how many hold a value that is none."""
         arrived_s = None if batch.frames.arrived_s is None else batch.frames.arrived_s[rows]
         times_s = times(values[TIME], self._schema.time_unit, arrived_s)
         keep = self._acceptable(batch, rows, values, times_s)
