@@ -285,6 +285,9 @@ def run(config: Config, config_path: Path) -> None:
             warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
+        for version, loaded in found.items() if labels is not None else ():
+            for said in profiles.label_warnings(loaded.profile, config):
+                log.warning("version %s: %s", version, said)
         runtime.lacks = None if config.model.version in found else f"version {config.model.version} has no profile"
         runtime.show_ready()
         delivery.start()

@@ -252,9 +252,27 @@ def warnings(profile: Profile, config: Config) -> list[str]:
             f"neighbouring rows depend on one another over about {profile.need:,.0f} rows: a window of {n:,.0f} "
             f"rows is worth about {max(n / profile.need, 1):,.1f} independent ones. Longer windows find more."
         )
+    said += label_warnings(profile, config)
     if n > profile.n_rows / 2:
         said.append(
             f"windows of {n:,.0f} rows are large beside a reference of {profile.n_rows:,}: the rate of false alarms is "
             "unproven there. Use a reference of at least ten windows."
         )
     return said
+
+
+def label_warnings(profile: Profile, config: Config) -> list[str]:
+    """What a person should know of labels: what of them cannot be judged."""
+    label = config.event_schema().label
+    if label is None or profile.outcome is not None:
+        return []
+    if not profile.grid.delayed.any():
+        return [
+            f"the reference has no column {label.name!r}: what labels say of performance is shown, and nothing is "
+            "judged on it. Give a reference with labels."
+        ]
+    return [
+        f"there is no loss of the prediction against the label {label.name!r}: only the label's distribution is "
+        "judged. A loss needs both in the reference, and kinds that go together: numeric with numeric, probability "
+        "or binary with binary, categorical with categorical."
+    ]
