@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from detectors.summary import Table
-from driftwatch.id_hash import hash_ids
+from driftwatch.id_hash import has_twins, hash_ids
 from driftwatch.label_log import LabelLog
 from driftwatch.ledger import LabelTerms, Ledger, Waiting
 from driftwatch.outcomes import OutcomeCounter, Predictions
@@ -55,6 +55,9 @@ class LabelBook:
         self.reached = -inf  # the bin that the watermark has come to
         self.changed: set[int] = set()  # ledgers, since they were stored
         self.new_windows: set[int] = set()
+        self.outgrown: list[tuple[float, Window]] = []
+        self._boundaries: dict[int, int] = {}  # T of windows that have labels enough
+        self._earliest = FAR  # the first bin of the labels that were joined since `due`
 
     # Predictions ----------------------------------------------------------------------------------------------------
 
@@ -67,7 +70,10 @@ class LabelBook:
 
     def enter(self, number: int, records: Records, rows: slice | np.ndarray) -> None:
         """Notes these predictions of a pane."""
-        ledger = self.ledgers[number]
+        ledger = self.ledgers.get(number)
+        if ledger is None:  # it was kept on other terms
+            ledger = self.ledgers[number] = Ledger(number, int(records.times_s[rows].min() // self.terms.bin_s))
+            self.changed.add(number)
         predictions = self._predictions(records)[rows]
         waits = ~np.isnan(predictions)
         if records.labels is not None:
@@ -179,6 +185,7 @@ class LabelBook:
         for i in np.flatnonzero(np.bincount(at[taken], minlength=len(ledgers))).tolist():
             ledgers[i].n_labelled += int(news[i])
             self.touched |= ledgers[i].windows
+        self._earliest = min(self._earliest, int(numbers[taken].min()))
         if self.log is not None:
             self.log.joined(ledgers, at[taken], rows.hashes[places[taken]], values[taken], ticks[taken])
 
@@ -241,12 +248,17 @@ class LabelBook:
     def due(self, watermark_s: float, *, finish: bool = False) -> list[tuple[float, Window]]:
         """(T, window) of those whose labels are known up to it, in the order (T, end, version, part)."""
         for number in self.touched & self.waiting.keys():
+            known = self._boundaries.get(number)
+            if known is not None and known <= self._earliest:
+                continue  # what has come since was not before its T
             boundary = self._boundary(self.waiting[number])
             if boundary < self.waiting[number].last:
+                self._boundaries[number] = boundary
                 heappush(self.due_at, self.key(boundary, number))
         self.touched.clear()
+        self._earliest = FAR
         reached = self.reached = watermark_s // self.terms.bin_s if isfinite(watermark_s) else watermark_s
-        found = []
+        found, self.outgrown = self.outgrown, []
         while self.due_at and (self.due_at[0][0] <= reached or finish):
             boundary, *_, number = heappop(self.due_at)
             if number not in self.waiting:
@@ -299,6 +311,7 @@ class LabelBook:
         places = places[np.argsort(self.rows.hashes[places], kind="stable")]  # sums do not depend on who came first
         counter.count(table, self.rows.values[places], self.rows.labels[places])
         n_labels = len(places) + sum(ledger.n_beside for ledger in ledgers)
+        self._boundaries.pop(number, None)
         for ledger in ledgers:
             if ledger.is_closed:
                 heappush(self.expiring, (self.expires(ledger), ledger.number))
@@ -315,7 +328,7 @@ class LabelBook:
         for number in self._released:
             ledger = self.ledgers.get(number)
             if ledger is not None and ledger.last is None:  # no window was judged on it: it is another's now
-                self._free(ledger)
+                self.free(ledger)
             elif ledger is not None and ledger.is_closed:
                 heappush(self.expiring, (self.expires(ledger), number))
         self._released.clear()
@@ -326,13 +339,14 @@ class LabelBook:
                 self.n_early -= ledger.n
                 del self.early[ledger.base]
             if ledger is not None:
-                self._free(ledger)
+                self.free(ledger)
 
     def expires(self, ledger: Ledger) -> int:
         """The bin at which a closed ledger goes: until then labels of it are told to be late, not to be strangers'."""
         return (ledger.last or 0) + self.terms.wait_bins
 
-    def _free(self, ledger: Ledger) -> None:
+    def free(self, ledger: Ledger) -> None:
+        """A ledger and its rows are gone."""
         self.rows.free(ledger.number)
         del self.ledgers[ledger.number]
         if self.log is not None:
@@ -348,7 +362,7 @@ class LabelBook:
             if rows.n + n <= most - most // 8:
                 break
             self.expiring.remove(item)
-            self._free(self.ledgers[item[1]])
+            self.free(self.ledgers[item[1]])
         heapify(self.expiring)
         while rows.n and rows.n + n > most and self.level < MOST_LEVEL:
             self.level += 1
@@ -358,6 +372,7 @@ class LabelBook:
             ledger.n, ledger.n_labelled = len(places), int((rows.ticks[places] != UNLABELLED).sum())
         self.n_early = sum(ledger.n for ledger in self.early.values())
         self.touched |= self.waiting.keys()
+        self._boundaries.clear()
 
     def _early_ledger(self, number: int) -> Ledger:
         """The labels of one bin that wait; they are given up once the wait is over."""
@@ -384,9 +399,3 @@ class LabelBook:
     def _count(self, reason: Reason, n: int) -> None:
         if n:
             self.discarded[reason] += n
-
-
-def has_twins(hashes: np.ndarray) -> bool:
-    """Whether one of them is there twice."""
-    in_order = np.sort(hashes)
-    return bool((in_order[1:] == in_order[:-1]).any())
