@@ -94,8 +94,6 @@ def _apply(book: LabelBook, entry: Entry) -> None:
     asked, places = asked[here], places[here]
     if entry.kind == Kind.GONE:
         rows.remove(places)
-    elif entry.kind == Kind.MOVED:
-        rows.values[places], rows.labels[places] = columns[0][asked], columns[1][asked]
     else:
         labels, ticks = columns[0][asked], columns[1][asked]
         taken = ticks < rows.ticks[places]
