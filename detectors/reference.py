@@ -12,7 +12,7 @@ from detectors.dependence import Autocovariance, autocovariance
 from detectors.family import JOINT, Family
 from detectors.grid import MISSING, SPECIAL, Feature, FeatureKind, Grid, categorical_feature, numeric_feature
 from detectors.joint import NormalScores, RandomFeatures, normal_scores, random_features
-from detectors.performance.outcome import Outcome
+from detectors.performance.outcome import Delayed
 from detectors.profile import Profile
 from detectors.resampling import base_rows, block_sums
 
@@ -21,6 +21,8 @@ MOST_CELLS = 8_000_000  # rows × features kept for simulation; of a longer refe
 KEPT_RUNS = 50
 SEGMENT_SHARE = 1 / 20  # dependence beyond this share of the reference is too long for blocks
 PERIODIC = -0.5  # an autocorrelation as low as this is taken for a season
+
+NOT_DELAYED = Delayed()
 
 Progress = Callable[[float], None]
 Columns = Mapping[str, Any]
@@ -35,9 +37,7 @@ def build(
     alarm: Alarm = ONCE,
     invalid: Mapping[str, np.ndarray] | None = None,
     mmd_rows: int = 1000,
-    about: Mapping[str, str | float | None] | None = None,
-    delayed: Set[str] = frozenset(),
-    outcome: Outcome | None = None,
+    delayed: Delayed = NOT_DELAYED,
     progress: Progress = lambda _: None,
 ) -> Profile:
     """The profile of a reference in time order.
@@ -54,9 +54,7 @@ def build(
     mmd_rows
         Bound of a window's sample for the MMD; 0 leaves it out.
     delayed
-        Features whose values come with the labels.
-    outcome
-        How predictions are held against labels.
+        What comes with the labels.
 
     Raises ValueError for fewer than 50 rows. Cost: about 5 CPU-seconds a size for 100,000 rows × 25 features.
     """
@@ -66,7 +64,7 @@ def build(
     if n_rows < MIN_ROWS:
         raise ValueError(f"a reference must have at least {MIN_ROWS} rows; got {n_rows}.")
     n_current = sizes[len(sizes) // 2]
-    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed)
+    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed.columns)
     codes = plain.encode(columns, invalid)
     dependence = measure(basis(plain, plain.count(codes), columns, n_current=n_current, codes=codes), codes)
     grid = with_tails(plain, columns, need=dependence.need)
@@ -98,13 +96,13 @@ def build(
         codes=null.codes,
         mmd_rows=mmd_rows,
         calibration=calibrate(null, list(sizes), alarm, progress=lambda share: progress(0.1 + 0.9 * share)),
-        about=dict(about or {}),
+        about={},
         n_rows=n_rows,
         need=dependence.need,
         of_feature=dependence.of_feature,
         segments=dependence.segments,
         periodic=dependence.periodic,
-        outcome=outcome,
+        outcome=delayed.outcome,
     )
 
 

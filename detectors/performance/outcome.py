@@ -68,6 +68,14 @@ class Outcome:
         return cls(kind, meta["prediction"], meta["label"], classes, tally, arrays.get("sums"))
 
 
+@dataclass(frozen=True)
+class Delayed:
+    """What comes with the labels: the columns, and how predictions are held against them."""
+
+    columns: frozenset[str] = frozenset()
+    outcome: Outcome | None = None
+
+
 def outcome_of(
     kind: PredictionKind, *, names: tuple[str, str], classes: tuple[str, str] | None, prediction: Any, label: Any
 ) -> tuple[Outcome, np.ndarray]:
