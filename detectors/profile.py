@@ -22,7 +22,10 @@ from detectors.joint import NormalScores, RandomFeatures, normal_scores
 from detectors.performance.outcome import Outcome
 
 FORMAT = 1
-UNREADABLE = (ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error)
+UNREADABLE = (
+    *(ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error),
+    AttributeError,  # of a member that is no array
+)
 
 
 @dataclass(frozen=True)

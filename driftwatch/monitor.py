@@ -7,7 +7,7 @@ from detectors.performance.metric import Metric
 from detectors.profile import Profile
 from detectors.scoring import score
 from driftwatch.outcomes import outcome_for
-from driftwatch.records import Judgement, LabelColumn, Window
+from driftwatch.records import LEARNING, Judgement, LabelColumn, Window
 
 CAUTION = 10  # times the budget's rate is what a cautious look is worth
 
@@ -15,24 +15,34 @@ CAUTION = 10  # times the budget's rate is what a cautious look is worth
 class Monitor:
     """Judges windows on the profiles that their tables are counted on.
 
-    `profiles`: by content hash, each with the rate of alarms a window that its budget allows. `label`: what is judged
-    the second time.
+    `profiles`: by content hash, each with the rate of alarms a window that its budget allows. A window that holds a
+    share of the source's shards is judged by that share of the rate. `label`: what is judged the second time.
     """
 
     def __init__(
         self, profiles: Mapping[str, tuple[Profile, float]], *, min_records: int, label: LabelColumn | None = None
     ) -> None:
-        self._profiles, self._min_records, self._label = profiles, min_records, label
+        self._profiles, self._min_records, self._label = dict(profiles), min_records, label
+
+    def know(self, profile: Profile, rate: float) -> None:
+        """Judges what is counted on one more profile."""
+        self._profiles[profile.hash] = profile, rate
+
+    def forget(self, content_hash: str) -> None:
+        """Judges nothing more that is counted on a profile."""
+        self._profiles.pop(content_hash, None)
 
     def judge(self, window: Window) -> Judgement:
         """The judgement; undetermined without a profile or with too few records."""
         if window.revision:
             return self._judge_labels(window)
         found = self._profiles.get(window.profile)
-        reason = "no_profile" if found is None else None
+        reason = None if found is not None else "learning" if window.profile == LEARNING else "no_profile"
         if found is None or window.n_records < self._min_records:
             return Judgement((), (), None, None, None, reason or "too_few_records")
         profile, rate = found
+        if window.share is not None:
+            rate *= len(window.share[0]) / window.share[1]
         scored = score(profile, window.table)
         if max(scored.terms) == -inf:
             return Judgement(scored.scores, scored.terms, None, None, None, "too_few_observed", scored.quality)
