@@ -40,9 +40,7 @@ class Monitor:
         reason = None if found is not None else "learning" if window.profile == LEARNING else "no_profile"
         if found is None or window.n_records < self._min_records:
             return Judgement((), (), None, None, None, reason or "too_few_records")
-        profile, rate = found
-        if window.share is not None:
-            rate *= len(window.share[0]) / window.share[1]
+        profile, rate = found[0], _share(window) * found[1]
         scored = score(profile, window.table)
         if max(scored.terms) == -inf:
             return Judgement(scored.scores, scored.terms, None, None, None, "too_few_observed", scored.quality)
@@ -61,7 +59,7 @@ class Monitor:
         found = self._profiles.get(window.profile)
         if found is None:
             return Judgement((), (), None, None, None, "no_profile")
-        (profile, rate), table = found, window.table
+        profile, rate, table = found[0], _share(window) * found[1], window.table
         performance: tuple[tuple[Metric, float | None], ...] = ()
         outcome = outcome_for(profile, self._label)
         if outcome is not None:
@@ -90,3 +88,8 @@ class Monitor:
             quality=scored.quality,
             performance=performance,
         )
+
+
+def _share(window: Window) -> float:
+    """The share of the source's shards that a window was counted on."""
+    return 1.0 if window.share is None else len(window.share[0]) / window.share[1]
