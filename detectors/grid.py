@@ -30,6 +30,7 @@ class Feature:
     numeric: regular cell i holds edges[i-1] < x ≤ edges[i]; the first and last cells lie below and above all that the
     finite reference showed. categorical: one cell a category, by falling frequency; every other string lies in one of
     `buckets` more cells by its hash, or, where there are none, is unseen. embedding: one cell, "present".
+    `delayed`: its values come with the labels, after a window was judged on the others.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Feature:
     categories: tuple[str, ...] = ()
     buckets: int = 0
     length: int = 0
+    delayed: bool = False
 
     @property
     def n_regular(self) -> int:
@@ -86,6 +88,11 @@ class Grid:
     def kind(self, kind: FeatureKind) -> np.ndarray:
         """Indices of the features of one kind, intp."""
         return np.flatnonzero([f.kind == kind for f in self.features])
+
+    @cached_property
+    def delayed(self) -> np.ndarray:
+        """Which features come with the labels, bool (features,)."""
+        return np.array([f.delayed for f in self.features], bool)
 
     def slice(self, j: int) -> slice:
         """Feature j's regular cells in the flat vector."""

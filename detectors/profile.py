@@ -19,6 +19,7 @@ from detectors.calibration import Alarm, Calibration
 from detectors.family import Family
 from detectors.grid import SPECIAL, Feature, FeatureKind, Grid
 from detectors.joint import NormalScores, RandomFeatures, normal_scores
+from detectors.performance.outcome import Outcome
 
 FORMAT = 1
 UNREADABLE = (
@@ -51,6 +52,7 @@ class Profile:
     segments: bool
     periodic: bool
     content_hash: str = ""  # of the bytes that it was read from
+    outcome: Outcome | None = None  # where predictions are held against labels
 
     @property
     def grid(self) -> Grid:
@@ -101,7 +103,10 @@ class Profile:
         meta = {
             "format": FORMAT,
             "features": [
-                [f.name, f.kind, -1 if f.edges is None else len(f.edges), list(f.categories), f.buckets, f.length]
+                [
+                    *(f.name, f.kind, -1 if f.edges is None else len(f.edges), list(f.categories), f.buckets, f.length),
+                    *([True] if f.delayed else []),
+                ]
                 for f in self.grid.features
             ],
             "samples": list(self.random_features),
@@ -113,6 +118,9 @@ class Profile:
             "segments": self.segments,
             "periodic": self.periodic,
         }
+        if self.outcome is not None:
+            meta["outcome"], of_outcome = self.outcome.to_meta()
+            arrays |= {f"{OF_OUTCOME}{name}": array for name, array in of_outcome.items()}
         text = json.dumps(meta, sort_keys=True).encode()
         out = io.BytesIO()
         np.savez_compressed(out, meta=np.frombuffer(text, np.uint8), **arrays)
@@ -143,8 +151,10 @@ class Profile:
         edges = np.split(archive["edges"], np.cumsum(lengths)[:-1])
         grid = Grid(
             tuple(
-                Feature(name, kind, edge if n >= 0 else None, tuple(categories), buckets, length)
-                for (name, kind, n, categories, buckets, length), edge in zip(meta["features"], edges, strict=True)
+                Feature(name, kind, edge if n >= 0 else None, tuple(categories), buckets, length, *delayed)
+                for (name, kind, n, categories, buckets, length, *delayed), edge in zip(
+                    meta["features"], edges, strict=True
+                )
             )
         )
         basis = Basis(grid, **{name: archive[f"basis.{name}"] for name in BASIS_ARRAYS})
@@ -169,11 +179,18 @@ class Profile:
             segments=meta["segments"],
             periodic=meta["periodic"],
             content_hash=hash_of(data),
+            outcome=None
+            if "outcome" not in meta
+            else Outcome.from_meta(
+                meta["outcome"],
+                {name.removeprefix(OF_OUTCOME): archive[name] for name in archive.files if name.startswith(OF_OUTCOME)},
+            ),
         )
 
 
 BASIS_ARRAYS = ("normal", "spread", "spread_sd", "gap", "groups", "group_starts", "cell_rms", "singletons")
 CALIBRATION_ARRAYS = ("sizes", "fits", "p_curves", "opening_curves", "pair_sds")
+OF_OUTCOME = "outcome."
 RANDOM_ARRAYS = ("centre", "inverse_scale", "directions", "phases")
 
 

@@ -1,6 +1,6 @@
 """Builds a profile from a reference's columns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from detectors.dependence import Autocovariance, autocovariance
 from detectors.family import JOINT, Family
 from detectors.grid import MISSING, SPECIAL, Feature, FeatureKind, Grid, categorical_feature, numeric_feature
 from detectors.joint import NormalScores, RandomFeatures, normal_scores, random_features
+from detectors.performance.outcome import Delayed
 from detectors.profile import Profile
 from detectors.resampling import base_rows, block_sums
 
@@ -20,6 +21,8 @@ MOST_CELLS = 8_000_000  # rows × features kept for simulation; of a longer refe
 KEPT_RUNS = 50
 SEGMENT_SHARE = 1 / 20  # dependence beyond this share of the reference is too long for blocks
 PERIODIC = -0.5  # an autocorrelation as low as this is taken for a season
+
+NOT_DELAYED = Delayed()
 
 Progress = Callable[[float], None]
 Columns = Mapping[str, Any]
@@ -34,7 +37,7 @@ def build(
     alarm: Alarm = ONCE,
     invalid: Mapping[str, np.ndarray] | None = None,
     mmd_rows: int = 1000,
-    about: Mapping[str, str | float | None] | None = None,
+    delayed: Delayed = NOT_DELAYED,
     progress: Progress = lambda _: None,
 ) -> Profile:
     """The profile of a reference in time order.
@@ -50,6 +53,8 @@ def build(
         The policy whose openings a budget counts.
     mmd_rows
         Bound of a window's sample for the MMD; 0 leaves it out.
+    delayed
+        What comes with the labels.
 
     Raises ValueError for fewer than 50 rows. Cost: about 5 CPU-seconds a size for 100,000 rows × 25 features.
     """
@@ -59,7 +64,7 @@ def build(
     if n_rows < MIN_ROWS:
         raise ValueError(f"a reference must have at least {MIN_ROWS} rows; got {n_rows}.")
     n_current = sizes[len(sizes) // 2]
-    plain = make_grid(columns, kinds, need=np.inf)
+    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed.columns)
     codes = plain.encode(columns, invalid)
     dependence = measure(basis(plain, plain.count(codes), columns, n_current=n_current, codes=codes), codes)
     grid = with_tails(plain, columns, need=dependence.need)
@@ -91,12 +96,13 @@ def build(
         codes=null.codes,
         mmd_rows=mmd_rows,
         calibration=calibrate(null, list(sizes), alarm, progress=lambda share: progress(0.1 + 0.9 * share)),
-        about=dict(about or {}),
+        about={},
         n_rows=n_rows,
         need=dependence.need,
         of_feature=dependence.of_feature,
         segments=dependence.segments,
         periodic=dependence.periodic,
+        outcome=delayed.outcome,
     )
 
 
@@ -132,7 +138,9 @@ def null_of(profile: Profile) -> Null:
     )
 
 
-def make_grid(columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float) -> Grid:
+def make_grid(
+    columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float, delayed: Set[str] = frozenset()
+) -> Grid:
     """The cells of every feature; `need` rows make a tail cell."""
     features = []
     for name, kind in kinds.items():
@@ -142,13 +150,16 @@ def make_grid(columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float
             features.append(categorical_feature(name, columns[name]))
         else:
             features.append(Feature(name, "embedding", length=columns[name].shape[1]))
-    return Grid(tuple(features))
+    return Grid(tuple(replace(f, delayed=f.name in delayed) for f in features))
 
 
 def with_tails(plain: Grid, columns: Columns, *, need: float) -> Grid:
     """The grid with the tail cells of its numeric features that hold `need` rows."""
     return Grid(
-        tuple(f if f.edges is None else numeric_feature(f.name, columns[f.name], need=need) for f in plain.features)
+        tuple(
+            f if f.edges is None else replace(numeric_feature(f.name, columns[f.name], need=need), delayed=f.delayed)
+            for f in plain.features
+        )
     )
 
 

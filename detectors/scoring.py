@@ -31,11 +31,11 @@ class Scored:
     n: int
 
 
-def score(profile: Profile, table: Table) -> Scored:
-    """The scores of one window, feature by feature, the joint ones last."""
+def score(profile: Profile, table: Table, *, delayed: bool = False) -> Scored:
+    """The scores of one window, feature by feature, the joint ones last; those of what comes with the labels apart."""
     family = profile.family
     contrast = Contrast(profile.basis, reference=profile.counts, current=table.counts.astype(np.float64))
-    n = int(contrast.rows[1].max(initial=0))
+    n = int(contrast.rows[1][profile.grid.delayed == delayed].max(initial=0))
     joint, joint_effects = joint_difference(profile, table)
     pivots = family.pivots(contrast, joint)
     effects = family.effects(contrast, joint_effects)
@@ -64,12 +64,18 @@ def score(profile: Profile, table: Table) -> Scored:
             reason,
             None if reason else bands[j] if detector == "psi" else joint_effects.pair if detector == PAIRS else None,
         )
-        for (j, detector), reason, (statistic, p_value, effect), (n_reference, n_current) in zip(
-            family.terms, reasons, numbers.T.tolist(), rows.T.astype(int).tolist(), strict=True
+        for (j, detector), reason, (statistic, p_value, effect), (n_reference, n_current), is_delayed in zip(
+            family.terms,
+            reasons,
+            numbers.T.tolist(),
+            rows.T.astype(int).tolist(),
+            family.delayed.tolist(),
+            strict=True,
         )
+        if is_delayed == delayed
     )
-    terms = np.where(known, minus_log_p + family.log_weight, -np.inf)
-    return Scored(scores, tuple(terms.tolist()), quality(profile, contrast), n)
+    terms = np.where(known, minus_log_p + family.log_weight, -np.inf)[family.delayed == delayed]
+    return Scored(scores, tuple(terms.tolist()), quality(profile, contrast, delayed), n)
 
 
 def joint_difference(profile: Profile, table: Table) -> tuple[JointDifference, JointEffects]:
@@ -125,12 +131,12 @@ def reasons_of(family: Family, rows: np.ndarray) -> list[str | None]:
     return reasons
 
 
-def quality(profile: Profile, contrast: Contrast) -> tuple[tuple[str, str, float, float], ...]:
+def quality(profile: Profile, contrast: Contrast, delayed: bool) -> tuple[tuple[str, str, float, float], ...]:
     """Shares of missing, invalid and unseen rows of each feature in the window and in the reference."""
     shares = [side / np.maximum(rows, 1)[:, None] for side, rows in zip(contrast.special, contrast.rows, strict=True)]
     return tuple(
         (feature.name, check, float(shares[1][j, cell]), float(shares[0][j, cell]))
         for j, feature in enumerate(profile.grid.features)
         for check, cell in CELLS.items()
-        if check != "unseen" or feature.kind == "categorical"
+        if feature.delayed == delayed and (feature.kind == "categorical" if check == "unseen" else not feature.delayed)
     )

@@ -9,8 +9,9 @@ from detectors.family import JOINT
 from detectors.grid import INVALID, MISSING, SPECIAL
 from detectors.lookup import CellLookup
 from detectors.profile import Profile
-from detectors.summary import Sample, Table
+from detectors.summary import Table
 from driftwatch.dedupe import take
+from driftwatch.outcomes import OutcomeCounter, Predictions, empty_table
 from driftwatch.records import NO_PROFILE, Category, Mark, Records, Schema
 
 ABSENT = 2  # the mark of a value that its event says nothing of
@@ -42,6 +43,8 @@ class ProfileCounter:
         self._all_joint = len(self._joint) == len(self._lookup.features)
         self._first, self._second = scores.pairs
         self._sampled = {name: k for k, name in enumerate(profile.random_features)}
+        self._predictions = Predictions(schema)
+        self.outcomes = None if schema.label is None else OutcomeCounter(profile, schema)
 
     def _cells(self, j: int) -> dict[Category, int]:
         """The flat cell of everything that a column of categories may hold, but for other categories."""
@@ -53,9 +56,7 @@ class ProfileCounter:
 
     def empty(self) -> Table:
         """A table of no row."""
-        profile = self._profile
-        samples = tuple(Sample.empty(profile.mmd_rows, f.phases.size) for f in profile.random_features.values())
-        return Table(np.zeros(profile.grid.n_cells, np.int64), np.zeros(1 + profile.n_pairs), samples)
+        return empty_table(self._profile, 0 if self.outcomes is None else self.outcomes.size)
 
     def count(self, table: Table, records: Records, rows: slice | np.ndarray) -> None:
         """Adds these rows to a table of this profile."""
@@ -82,6 +83,9 @@ class ProfileCounter:
                 self._sample(table, name, keys[present], records.embeddings[i][present])
         for i, j in self._embeddings:
             self._count_embedding(table.counts, j, records.embedding_states[i])
+        if records.labels is not None and self.outcomes is not None:
+            labelled = ~np.isnan(records.labels)
+            self.outcomes.count(table, self._predictions(records)[labelled], records.labels[labelled])
 
     def _sample(self, table: Table, name: str, keys: np.ndarray, rows: np.ndarray) -> None:
         features = self._profile.random_features[name]

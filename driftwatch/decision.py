@@ -76,6 +76,22 @@ class QualityLine(msgspec.Struct, frozen=True):
         _keep_finite(self, "value", "reference")
 
 
+class PerformanceLine(msgspec.Struct, frozen=True):
+    """A metric of the window's predictions, by what it is known (`labels`), with its 95 % interval."""
+
+    metric: str
+    source: str
+    value: float | None
+    low: float | None
+    high: float | None
+    reference: float | None
+    n: int
+    verdict: Verdict
+
+    def __post_init__(self) -> None:
+        _keep_finite(self, "value", "low", "high", "reference")
+
+
 class AlarmFeature(msgspec.Struct, frozen=True):
     """A feature's part in an alarm, by the detector that spoke loudest on it.
 
@@ -139,6 +155,7 @@ class Decision(msgspec.Struct, frozen=True):
     threshold: float | None
     caution: tuple[str, ...]
     reason: str | None = None
+    performance: tuple[PerformanceLine, ...] = ()
 
     def __post_init__(self) -> None:
         _keep_finite(self, "threshold")

@@ -3,8 +3,10 @@
 Pure: `Policy.judge` is handed its memory and hands it back, so a replay gives the same decisions byte for byte.
 
 A window is `drift` when a term over the threshold belongs to a feature over a floor. k drifting windows of the last n
-determined ones open an alarm; max(n, 3) in a row without drift resolve it. Until the kinds of drift are told apart,
-every alarm is of class `drift` and kind `covariate`, without a pattern, and suggests to retrain.
+determined ones open an alarm; max(n, 3) in a row without drift resolve it. The second judgement of a window, on its
+labels, has alarms of its own class, `performance`; it is counted apart from the first. Until the kinds of drift are
+told apart, an alarm of class `drift` is of kind `covariate` and one of class `performance` of kind `concept`, without
+a pattern, and suggests to retrain.
 """
 
 import hashlib
@@ -17,11 +19,13 @@ from typing import NamedTuple
 import msgspec
 
 from detectors.openings import MIN_CALM
+from detectors.performance.outcome import LOSS
 from detectors.score import Score, Verdict
 from driftwatch.decision import (
     AlarmFeature,
     AlarmLine,
     Decision,
+    PerformanceLine,
     QualityLine,
     ScoreLine,
     ShareLine,
@@ -31,7 +35,8 @@ from driftwatch.decision import (
 )
 from driftwatch.records import Judgement, Window
 
-ALARM_CLASS = "drift"
+DRIFT, PERFORMANCE = "drift", "performance"
+KINDS = {DRIFT: "covariate", PERFORMANCE: "concept"}
 MAX_FEATURES = 20  # of an alarm
 MAX_VERSIONS = 100  # remembered; beyond them the one without an open alarm that was judged longest ago is forgotten
 LARGEST_TERM = 700.0  # −log of the smallest p-value is 691
@@ -56,9 +61,10 @@ class StreamState(msgspec.Struct, frozen=True):
 
 
 class PolicyState(msgspec.Struct, frozen=True):
-    """The memory of all versions of one model."""
+    """The memory of all versions of one model: of first judgements, and of those on labels."""
 
     streams: dict[str, StreamState] = {}
+    labelled: dict[str, StreamState] = {}
 
     def to_bytes(self) -> bytes:
         """MessagePack."""
@@ -126,9 +132,10 @@ class Policy:
         near = [r for r in ranked.values() if reason is None and r.over_floor and near_threshold < r.term <= threshold]
         verdict: Verdict = "undetermined" if reason is not None else "drift" if drifting else "ok"
 
-        before = state.streams.get(window.stream.version, StreamState(window.end_s))
+        known = state.labelled if window.revision else state.streams
+        before = known.get(window.stream.version, StreamState(window.end_s))
         now, alarm = self._follow(before, window, verdict, _alarm_features(drifting, near))
-        streams, superseded = self._supersede({**state.streams, window.stream.version: now}, window, verdict)
+        streams, superseded = self._supersede({**known, window.stream.version: now}, window, verdict)
         unheard = [] if now.alarm is not None else drifting
         decision = Decision(
             window=_window_line(window),
@@ -139,13 +146,15 @@ class Policy:
             part=window.part,
             partial=window.partial,
             share=None if window.share is None else ShareLine(tuple(window.share[0]), window.share[1]),
-            revision=0,
+            revision=window.revision,
             p_value=judgement.p_value,
             threshold=judgement.threshold,
             caution=tuple(_feature(r.score) for r in (*unheard, *near)),
             reason=reason,
+            performance=_performance_lines(judgement, scores, reason),
         )
-        return decision, PolicyState(_bounded(streams))
+        field = "labelled" if window.revision else "streams"
+        return decision, msgspec.structs.replace(state, **{field: _bounded(streams)})
 
     def _rank(self, judgement: Judgement) -> dict[str, _Ranked]:
         """Each feature by its largest term, largest first; features of one term in the order of their scores."""
@@ -171,23 +180,24 @@ class Policy:
         now = msgspec.structs.replace(before, last_end_s=max(before.last_end_s, window.end_s), ok_elsewhere={})
         alarm = before.alarm
         if verdict == "undetermined":
-            return now, () if alarm is None else (_alarm_line(alarm, "continuing"),)
+            return now, () if alarm is None else (_alarm_line(alarm, "continuing", class_of(window)),)
         drifted = verdict == "drift"
         recent = (*before.drifted_at, window.start_s if drifted else None)[-self.calm :]
         now = msgspec.structs.replace(now, drifted_at=recent)
         if alarm is not None:
             if len(recent) == self.calm and all(start is None for start in recent):
                 now = msgspec.structs.replace(now, alarm=None, resolved_s=window.end_s)
-                return now, (_alarm_line(alarm, "resolved"),)
+                return now, (_alarm_line(alarm, "resolved", class_of(window)),)
             if drifted:
                 alarm = msgspec.structs.replace(alarm, features=features)
-            return msgspec.structs.replace(now, alarm=alarm), (_alarm_line(alarm, "continuing"),)
+            return msgspec.structs.replace(now, alarm=alarm), (_alarm_line(alarm, "continuing", class_of(window)),)
         starts = [start for start in recent[-self.n :] if start is not None]
         cooling = before.resolved_s is not None and window.end_s < before.resolved_s + self.cooldown_s
         if not drifted or len(starts) < self.k or cooling:
             return now, ()
-        alarm = OpenAlarm(alarm_id(_window_line(window), window.part), rfc3339(min(starts)), features)
-        return msgspec.structs.replace(now, alarm=alarm), (_alarm_line(alarm, "opened"),)
+        of_class = class_of(window)
+        alarm = OpenAlarm(alarm_id(_window_line(window), window.part, of_class), rfc3339(min(starts)), features)
+        return msgspec.structs.replace(now, alarm=alarm), (_alarm_line(alarm, "opened", of_class),)
 
     def _supersede(
         self, streams: dict[str, StreamState], window: Window, verdict: Verdict
@@ -204,18 +214,24 @@ class Policy:
                 after = msgspec.structs.replace(state, ok_elsewhere={**known, version: n_ok})
             else:
                 after = StreamState(state.last_end_s, resolved_s=window.end_s)
-                lines.append(_alarm_line(state.alarm, "resolved", version=other, reason="superseded"))
+                gone = _alarm_line(state.alarm, "resolved", class_of(window), version=other, reason="superseded")
+                lines.append(gone)
             streams = {**streams, other: after}
         return streams, lines
 
 
-def alarm_id(window: WindowLine, part: int) -> str:
+def class_of(window: Window) -> str:
+    """The class of the alarms that a window may open."""
+    return PERFORMANCE if window.revision else DRIFT
+
+
+def alarm_id(window: WindowLine, part: int, of_class: str = DRIFT) -> str:
     """16 hex digits of SHA-256 over these, joined by newlines, as UTF-8.
 
-    Model, version, segment (empty where there is none), class (`drift`), start and end of the opening window as the
-    decision prints them, and its part where that is over 1.
+    Model, version, segment (empty where there is none), class (`drift`, `performance`), start and end of the opening
+    window as the decision prints them, and its part where that is over 1.
     """
-    what = [window.model, window.version, window.segment or "", ALARM_CLASS, window.start, window.end]
+    what = [window.model, window.version, window.segment or "", of_class, window.start, window.end]
     if part > 1:
         what.append(str(part))
     return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
@@ -228,7 +244,7 @@ def webhooks(decision: Decision, on: Sequence[str]) -> list[Webhook]:
     """
     told = []
     for alarm in decision.alarms:
-        kind_of_event = f"{ALARM_CLASS}.{alarm.transition}"
+        kind_of_event = f"{PERFORMANCE if decision.revision else DRIFT}.{alarm.transition}"
         if alarm.transition == "continuing" or not any(fnmatchcase(kind_of_event, glob) for glob in on):
             continue
         data: dict[str, object] = {
@@ -243,6 +259,8 @@ def webhooks(decision: Decision, on: Sequence[str]) -> list[Webhook]:
             "suggestion": "retrain",
             "links": {},
         }
+        if decision.performance:
+            data["performance"] = msgspec.to_builtins(decision.performance)
         if alarm.reason is not None:
             data["reason"] = alarm.reason
         told.append(Webhook(f"driftwatch.{kind_of_event}", f"{alarm.id}:{alarm.transition}", data))
@@ -285,6 +303,31 @@ def _quality_lines(judgement: Judgement, scores: Sequence[ScoreLine]) -> tuple[Q
     )
 
 
+def _performance_lines(
+    judgement: Judgement, scores: Sequence[ScoreLine], reason: str | None
+) -> tuple[PerformanceLine, ...]:
+    """The metrics; what is judged is the loss, so its verdict is theirs."""
+    drifts = any(score.feature == LOSS and score.verdict == "drift" for score in scores)
+    verdict: Verdict = "undetermined" if reason is not None else "drift" if drifts else "ok"
+    return tuple(
+        PerformanceLine(
+            metric=m.metric,
+            source="labels",
+            value=_float(m.value),
+            low=_float(m.low),
+            high=_float(m.high),
+            reference=_float(reference),
+            n=m.n,
+            verdict="undetermined" if m.value is None else verdict,
+        )
+        for m, reference in judgement.performance
+    )
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
 def _alarm_features(drifting: Sequence[_Ranked], near: Sequence[_Ranked]) -> tuple[AlarmFeature, ...]:
     named = [*drifting, *near][:MAX_FEATURES]
     weights = [min(max(r.term, 0.0), LARGEST_TERM) for r in named]
@@ -304,9 +347,9 @@ def _alarm_features(drifting: Sequence[_Ranked], near: Sequence[_Ranked]) -> tup
 
 
 def _alarm_line(
-    alarm: OpenAlarm, transition: Transition, *, version: str | None = None, reason: str | None = None
+    alarm: OpenAlarm, transition: Transition, of_class: str, *, version: str | None = None, reason: str | None = None
 ) -> AlarmLine:
-    return AlarmLine(alarm.id, transition, "covariate", None, alarm.started_at, alarm.features, version, reason)
+    return AlarmLine(alarm.id, transition, KINDS[of_class], None, alarm.started_at, alarm.features, version, reason)
 
 
 def _bounded(streams: dict[str, StreamState]) -> dict[str, StreamState]:

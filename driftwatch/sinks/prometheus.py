@@ -1,7 +1,7 @@
 """Shows the last decision of each version as Prometheus gauges, and counts windows and alarms."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from driftwatch.decision import AlarmLine, Decision, ScoreLine
 from driftwatch.metrics import ALARMS, Metrics, WindowGauges
@@ -16,18 +16,32 @@ class PrometheusSink:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._last: dict[tuple[str, int], WindowGauges] = {}  # of the first and of the second judgements of a version
 
     def write(self, decision: Decision, line: bytes) -> None:
         """Show `decision`; alarms of another version that it resolves are shown as closed there."""
+        version, revision = decision.window.version, decision.revision
         own = [alarm for alarm in decision.alarms if alarm.version is None]
         opened = [_labels(alarm) for alarm in own if alarm.transition == "opened"]
-        self._metrics.judged(decision.window.version, decision.verdict, opened, _gauges(decision, own))
+        self._last[version, revision] = _gauges(decision, own)
+        # A window is counted once, when it closes.
+        self._metrics.judged(version, None if revision else decision.verdict, opened, self._together(version))
         for alarm in decision.alarms:
-            shown = None if alarm.version is None else self._metrics.shown(alarm.version)
-            if shown is not None and alarm.version is not None:
-                calm = dict.fromkeys(shown.feature_drift_active, 0.0)
-                closed = replace(shown, drift_active=dict.fromkeys(ALARMS, 0.0), feature_drift_active=calm)
-                self._metrics.show(alarm.version, closed)
+            if alarm.version is None or (shown := self._last.get((alarm.version, revision))) is None:
+                continue
+            calm = dict.fromkeys(shown.feature_drift_active, 0.0)
+            closed = replace(shown, drift_active=dict.fromkeys(ALARMS, 0.0), feature_drift_active=calm)
+            self._last[alarm.version, revision] = closed
+            if self._metrics.shown(alarm.version) is not None:
+                self._metrics.show(alarm.version, self._together(alarm.version))
+        self._last = {key: gauges for key, gauges in self._last.items() if self._metrics.shown(key[0]) is not None}
+
+    def _together(self, version: str) -> WindowGauges:
+        """What both judgements of a version say; a kind of alarm is active where either has one."""
+        first, second = (self._last.get((version, revision), WindowGauges()) for revision in (0, 1))
+        active = {kind: max(first.drift_active.get(kind, 0.0), second.drift_active.get(kind, 0.0)) for kind in ALARMS}
+        joined = {f.name: {**getattr(first, f.name), **getattr(second, f.name)} for f in fields(WindowGauges)}
+        return WindowGauges(**{**joined, "drift_active": active})
 
     def close(self) -> None:
         """Hold nothing, close nothing: the gauges stay what they are until the process ends."""
@@ -45,6 +59,7 @@ def _gauges(decision: Decision, alarms: Iterable[AlarmLine]) -> WindowGauges:
         drift_active=dict.fromkeys(ALARMS, 0.0) | {_labels(alarm): 1.0 for alarm in open_alarms},
         feature_drift_active={(feature,): float(feature in in_alarm) for feature in features},
         caution={(feature,): float(feature in decision.caution) for feature in features},
+        performance={(p.metric, p.source): p.value for p in decision.performance if p.value is not None},
     )
 
 

@@ -16,7 +16,7 @@ from driftwatch.errors import StateError
 from driftwatch.policy import PolicyState, StreamState
 from driftwatch.records import Shard, Stream
 from driftwatch.store import Remembered, ShardRow, Store, StoredDecision, Transaction
-from driftwatch.window import Changes, Pane, PaneKey, ShardState
+from driftwatch.window import Pane, PaneKey, ShardState
 
 NOTHING = Remembered(shards={}, panes={}, seen=[], policy=None, parts={})
 TIMES = st.floats(-1e9, 1e10)
@@ -40,7 +40,7 @@ def table(seed: int) -> Table:
 @given(st.dictionaries(st.text("abc/#0", min_size=1).map(Shard), STATES, max_size=4))
 def test_shards_come_back_from_a_store(shards: dict[Shard, ShardState]) -> None:
     store = Store.open(None, model="credit")
-    store.save(Transaction(shards=checkpoint.stored_shards(Changes(shards, [], []))))
+    store.save(Transaction(shards=checkpoint.stored_shards(shards)))
     assert checkpoint.restored_shards(store.load()) == shards
 
 

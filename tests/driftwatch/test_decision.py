@@ -76,7 +76,7 @@ def test_the_keys_stand_in_the_order_that_the_interface_shows() -> None:
     shown = json.loads(encode(a_decision(alarms=(alarm,))))
     assert list(shown) == [
         *("window", "verdict", "scores", "quality", "alarms"),
-        *("part", "partial", "share", "revision", "p_value", "threshold", "caution", "reason"),
+        *("part", "partial", "share", "revision", "p_value", "threshold", "caution", "reason", "performance"),
     ]
     assert list(shown["window"]) == ["model", "version", "segment", "start", "end", "n_records"]
     assert list(shown["scores"][0]) == [
@@ -139,7 +139,7 @@ def test_what_is_no_decision_is_refused_and_quoted() -> None:
 
 def test_keys_of_a_later_version_are_ignored() -> None:
     line = encode(a_decision())
-    assert decode(line[:-1] + b',"performance":[{"metric":"roc_auc"}]}') == a_decision()
+    assert decode(line[:-1] + b',"patterns":[{"metric":"roc_auc"}]}') == a_decision()
 
 
 @given(st.floats(0, 7_258_118_400, allow_nan=False))
