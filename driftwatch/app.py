@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
+from driftwatch.alarms import Persistence
 from driftwatch.app_sources import make_feed, make_replay, open_intake
 from driftwatch.config import Config
 from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
@@ -34,10 +35,11 @@ from driftwatch.late_labels import LateLabels
 from driftwatch.ledger import LabelTerms
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
+from driftwatch.notices import webhooks
 from driftwatch.outbox import Message
 from driftwatch.outcomes import OutcomeCounter
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
-from driftwatch.policy import Policy, webhooks
+from driftwatch.policy import Policy
 from driftwatch.protocols import Source
 from driftwatch.records import Schema, Stream
 from driftwatch.server import Health, Server
@@ -106,9 +108,7 @@ def make_policy(config: Config) -> Policy:
     """The policy that the configuration asks for."""
     alarms = config.alarms
     return Policy(
-        alarms.persistence.k,
-        alarms.persistence.n,
-        alarms.cooldown,
+        Persistence(alarms.persistence.k, alarms.persistence.n, alarms.cooldown),
         {str(name): floor for name, floor in alarms.effect.items()},
     )
 
@@ -116,7 +116,9 @@ def make_policy(config: Config) -> Policy:
 def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
     """A monitor over all profiles that a pane may be counted on."""
     rates = {p.hash: (p, profiles.rate_per_window(config, p)) for p in known}
-    return Monitor(rates, min_records=config.window.min_records, label=config.event_schema().label)
+    schema = config.event_schema()
+    prediction = next((c.name for c in schema.columns if c.group == "prediction"), None)
+    return Monitor(rates, min_records=config.window.min_records, label=schema.label, prediction=prediction)
 
 
 def make_targets(config: Config) -> dict[str, WebhookTarget]:

@@ -14,10 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from detectors.summary import Table
 from driftwatch.id_hash import hash_ids
 from driftwatch.label_log import LabelLog
-from driftwatch.ledger import LabelTerms, Ledger, Waiting
+from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Waiting
 from driftwatch.outcomes import OutcomeCounter, Predictions
 from driftwatch.pending import LAST_TICK, UNLABELLED, Pending, in_sample
 from driftwatch.records import Labels, Records, Schema, Window
@@ -223,12 +222,8 @@ class LabelBook:
             at = window.end_s / terms.bin_s
             is_edge = abs(at - round(at)) < 1e-9
             first = round(at) if is_edge else ceil(at)
-            outcome = self._counters[window.profile]
-            cells = outcome.cells[window.table.counts[outcome.cells] > 0]
-            kept = Table(window.table.counts[cells], np.zeros(0), (), window.table.outcome)
-            waiting = Waiting(
-                replace(window, table=kept), window.ledgers, first, first + terms.wait_bins, cells, kept.counts
-            )
+            kept = self._counters[window.profile].keep(window.table)
+            waiting = Waiting(replace(window, table=NO_TABLE), window.ledgers, first, first + terms.wait_bins, kept)
             self.waiting[number] = waiting
             self.new_windows.add(number)
             for ledger in ledgers:
@@ -287,9 +282,7 @@ class LabelBook:
         """The window as its second judgement sees it."""
         window, ledgers = waiting.window, [self.ledgers[n] for n in waiting.ledgers if n in self.ledgers]
         counter = self._counters[window.profile]
-        table = counter.empty()
-        table.counts[waiting.cells] = waiting.counts
-        table.outcome += window.table.outcome
+        table = counter.restored(waiting.kept)
         chosen = [np.empty(0, np.intp)]
         for ledger in ledgers:
             places, numbers = self._numbers(ledger)

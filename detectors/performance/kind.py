@@ -88,7 +88,8 @@ class Learnt:
         """Rows of a table: the most that any feature has which the model sees."""
         grid = self.basis.grid
         special = counts[: grid.n_special].reshape(-1, SPECIAL).sum(axis=1)
-        return max((float(counts[grid.slice(j)].sum() + special[j]) for j in self.features.tolist()), default=0.0)
+        seen = self.features.tolist() or [0 if self.prediction is None else self.prediction]
+        return max(float(counts[grid.slice(j)].sum() + special[j]) for j in seen)
 
 
 def labels_of(learnt: Learnt, codes: np.ndarray, names: tuple[str, ...], label: np.ndarray, loss: np.ndarray) -> Labels:
