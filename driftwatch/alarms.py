@@ -238,11 +238,11 @@ def alarm_line(
     return AlarmLine(
         alarm.id,
         transition,
-        c,
         alarm.kind,
         None,
         rfc3339(alarm.started_s),
         alarm.features,
+        c,
         alarm.evidence,
         alarm.suggestion,
         alarm.updates,

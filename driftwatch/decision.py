@@ -127,11 +127,11 @@ class AlarmLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: str
     transition: Transition
-    of_class: AlarmClass = msgspec.field(name="class")
     kind: str
     pattern: str | None
     started_at: str
     features: tuple[AlarmFeature, ...]
+    of_class: AlarmClass = msgspec.field(name="class")
     evidence: tuple[str, ...]
     suggestion: str
     updates: int = 0

@@ -42,7 +42,8 @@ def score(feature: str, detector: str = "ks", value: float | None = 0.25, verdic
 
 def alarm(transition: Transition, *features: str, version: str | None = None, pattern: str | None = None) -> AlarmLine:
     lines = tuple(AlarmFeature(f, "ks", 0.2, 1e-9, 0.5, 0.2, None) for f in features)
-    return AlarmLine("0123456789abcdef", transition, "covariate", pattern, "2024-01-01T00:00:00Z", lines, version)
+    what = ("0123456789abcdef", transition, "covariate", pattern, "2024-01-01T00:00:00Z", lines)
+    return AlarmLine(*what, "drift", (), "watch", version=version)
 
 
 def decision(
