@@ -12,7 +12,7 @@ from detectors.dependence import Autocovariance, autocovariance
 from detectors.family import JOINT, Family
 from detectors.grid import MISSING, SPECIAL, Feature, FeatureKind, Grid, categorical_feature, numeric_feature
 from detectors.joint import NormalScores, RandomFeatures, normal_scores, random_features
-from detectors.performance.outcome import Outcome
+from detectors.performance.outcome import Delayed
 from detectors.profile import Profile
 from detectors.resampling import base_rows, block_sums
 
@@ -22,6 +22,8 @@ KEPT_RUNS = 50
 SEGMENT_SHARE = 1 / 20  # dependence beyond this share of the reference is too long for blocks
 NO_CUTS: Mapping[str, float] = {}
 PERIODIC = -0.5  # an autocorrelation as low as this is taken for a season
+
+NOT_DELAYED = Delayed()
 
 Progress = Callable[[float], None]
 Columns = Mapping[str, Any]
@@ -36,9 +38,7 @@ def build(
     alarm: Alarm = ONCE,
     invalid: Mapping[str, np.ndarray] | None = None,
     mmd_rows: int = 1000,
-    about: Mapping[str, str | float | None] | None = None,
-    delayed: Set[str] = frozenset(),
-    outcome: Outcome | None = None,
+    delayed: Delayed = NOT_DELAYED,
     progress: Progress = lambda _: None,
 ) -> Profile:
     """The profile of a reference in time order.
@@ -55,9 +55,7 @@ def build(
     mmd_rows
         Bound of a window's sample for the MMD; 0 leaves it out.
     delayed
-        Features whose values come with the labels.
-    outcome
-        How predictions are held against labels; what the reference says of it is learnt here.
+        What comes with the labels; what the reference says of it is learnt here.
 
     Raises ValueError for fewer than 50 rows. Cost: about 5 CPU-seconds a size for 100,000 rows × 25 features.
     """
@@ -67,8 +65,9 @@ def build(
     if n_rows < MIN_ROWS:
         raise ValueError(f"a reference must have at least {MIN_ROWS} rows; got {n_rows}.")
     n_current = sizes[len(sizes) // 2]
-    cuts = {} if outcome is None else outcome.cuts
-    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed, cuts=cuts)
+    outcome = delayed.outcome
+    cuts = NO_CUTS if outcome is None else outcome.cuts
+    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed.columns, cuts=cuts)
     codes = plain.encode(columns, invalid)
     dependence = measure(basis(plain, plain.count(codes), columns, n_current=n_current, codes=codes), codes)
     grid = with_tails(plain, columns, need=dependence.need, cuts=cuts)
@@ -100,7 +99,7 @@ def build(
         codes=null.codes,
         mmd_rows=mmd_rows,
         calibration=calibrate(null, list(sizes), alarm, progress=lambda share: progress(0.1 + 0.9 * share)),
-        about=dict(about or {}),
+        about={},
         n_rows=n_rows,
         need=dependence.need,
         of_feature=dependence.of_feature,

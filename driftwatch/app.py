@@ -261,6 +261,7 @@ def run(config: Config, config_path: Path) -> None:
             sinks.append(LogSink(sys.stdout.buffer))
         known = references.known(store, assigned, remembered)
         labels = make_labels(config, schema, known, stored=True)
+        profiles.warn_of_labels(config, {version: loaded.profile for version, loaded in found.items()}, log.warning)
         dead = DeadLetters(config.state.path.parent / "dead")
         stack.callback(dead.close)
         outbox = store.outbox()
@@ -287,9 +288,6 @@ def run(config: Config, config_path: Path) -> None:
             warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
-        for version, loaded in found.items() if labels is not None else ():
-            for said in profiles.label_warnings(loaded.profile, config):
-                log.warning("version %s: %s", version, said)
         runtime.lacks = None if config.model.version in found else f"version {config.model.version} has no profile"
         runtime.show_ready()
         delivery.start()

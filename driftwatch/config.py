@@ -216,7 +216,7 @@ class Config(Section):
     model: Model
     source: Source | None = Field(default=None, description="Where events come from; `driftwatch run` needs it.")
     labels: Source | None = Field(
-        default=None, description="Where labels come from, as `source`. Default: the same source."
+        default=None, description="Where labels come from, as `source`. Not yet there: they come where predictions do."
     )
     events: Events
     reference: Reference | None = Field(

@@ -45,3 +45,9 @@ def _mix(h: np.ndarray) -> np.ndarray:
     h = (h ^ (h >> np.uint64(30))) * _FIRST
     h = (h ^ (h >> np.uint64(27))) * _SECOND
     return np.asarray(h ^ (h >> np.uint64(31)))
+
+
+def has_twins(hashes: np.ndarray) -> bool:
+    """Whether one of them is there twice."""
+    in_order = np.sort(hashes)
+    return bool((in_order[1:] == in_order[:-1]).any())

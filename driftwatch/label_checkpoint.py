@@ -1,5 +1,6 @@
 """The book of labels as the store keeps it, and back."""
 
+from dataclasses import replace
 from heapq import heapify, heappush
 from math import inf
 
@@ -9,11 +10,11 @@ import numpy as np
 from driftwatch.errors import StateError
 from driftwatch.label_log import Entry, Kind, LabelChanges, LabelState, unpacked
 from driftwatch.labels import LabelBook
-from driftwatch.ledger import Ledger, Waiting
+from driftwatch.ledger import LabelTerms, Ledger, Waiting
 from driftwatch.pending import UNLABELLED, in_sample
 
 _NEVER = -(1 << 62)
-_book = msgspec.msgpack.Decoder(tuple[int, int])
+_book = msgspec.msgpack.Decoder(tuple[int, int, float, float])
 
 
 def changes(book: LabelBook) -> LabelChanges | None:
@@ -28,7 +29,7 @@ def changes(book: LabelBook) -> LabelChanges | None:
         windows={n: book.waiting[n].to_bytes() for n in sorted(book.new_windows & book.waiting.keys())},
         judged=log.judged_windows,
         reached=_NEVER if book.reached == -inf else int(book.reached),
-        book=msgspec.msgpack.encode((book.next_number, book.level)),
+        book=msgspec.msgpack.encode((book.next_number, book.level, book.terms.bin_s, book.terms.wait_s)),
     )
     book.changed.clear()
     book.new_windows.clear()
@@ -37,11 +38,15 @@ def changes(book: LabelBook) -> LabelChanges | None:
 
 
 def restore(book: LabelBook, state: LabelState) -> None:
-    """Goes back to what was stored, before anything else. Raises StateError."""
+    """Goes back to what was stored, before anything else. Raises StateError.
+
+    Where windows or the wait are others now, windows that wait for labels are judged on those that are there, and
+    what is awaited begins anew.
+    """
     if state.book is None:
         return
     try:
-        book.next_number, book.level = _book.decode(state.book)
+        book.next_number, book.level, bin_s, wait_s = _book.decode(state.book)
         book.ledgers = {n: Ledger.from_bytes(n, data) for n, data in state.ledgers.items()}
         book.waiting = {n: Waiting.from_bytes(data) for n, data in state.windows.items()}
         for entry in state.entries:
@@ -62,6 +67,17 @@ def restore(book: LabelBook, state: LabelState) -> None:
     book.expiring = [(base + book.terms.wait_bins, ledger.number) for base, ledger in book.early.items()]
     book.expiring += [(book.expires(w), n) for n, w in book.ledgers.items() if w.is_closed and not w.is_early]
     heapify(book.expiring)
+    if (bin_s, wait_s) != (book.terms.bin_s, book.terms.wait_s):
+        _outgrow(book, replace(book.terms, bin_s=bin_s, wait_s=wait_s))
+
+
+def _outgrow(book: LabelBook, stored: LabelTerms) -> None:
+    """What was kept on other terms is settled on those; what is still awaited is forgotten."""
+    now, book.terms = book.terms, stored
+    book.outgrown = [(w.end_s, replace(w, partial=True)) for _, w in book.due(-inf, finish=True)]
+    for ledger in list(book.ledgers.values()):
+        book.free(ledger)
+    book.early, book.expiring, book.n_early, book.terms = {}, [], 0, now
 
 
 def _apply(book: LabelBook, entry: Entry) -> None:
@@ -78,8 +94,6 @@ def _apply(book: LabelBook, entry: Entry) -> None:
     asked, places = asked[here], places[here]
     if entry.kind == Kind.GONE:
         rows.remove(places)
-    elif entry.kind == Kind.MOVED:
-        rows.values[places], rows.labels[places] = columns[0][asked], columns[1][asked]
     else:
         labels, ticks = columns[0][asked], columns[1][asked]
         taken = ticks < rows.ticks[places]

@@ -17,10 +17,9 @@ class Kind(IntEnum):
     """What an entry holds, columns one after the other."""
 
     ROWS = 0  # hash, what was predicted
-    EARLY = 1  # hash, time, label: labels that wait
-    JOINED = 2  # hash, label, tick
-    MOVED = 3  # hash, time, label: an earlier one for a label that waits
-    GONE = 4  # hash of a label that waited
+    EARLY = 1  # hash, label, tick: labels that wait
+    JOINED = 2  # hash, label in four bytes, tick
+    GONE = 3  # hash of a label that waited
 
 
 class Entry(NamedTuple):
@@ -78,30 +77,28 @@ class LabelLog:
         """Predictions."""
         self.entries.append(Entry(ledger, 0, Kind.ROWS, packed(hashes, values)))
 
-    def early(self, ledger: int, hashes: np.ndarray, times_s: np.ndarray, labels: np.ndarray) -> None:
+    def early(self, ledger: int, hashes: np.ndarray, labels: np.ndarray, ticks: np.ndarray) -> None:
         """Labels that wait."""
-        self.entries.append(Entry(ledger, 0, Kind.EARLY, packed(hashes, times_s, labels)))
+        self.entries.append(Entry(ledger, 0, Kind.EARLY, packed(hashes, labels, ticks)))
 
     def joined(
-        self, ledgers: Sequence[HasEnd], at: np.ndarray, hashes: np.ndarray, labels: np.ndarray, ticks: np.ndarray
+        self, ledgers: Sequence[HasEnd], at: np.ndarray, columns: tuple[np.ndarray, ...], kept_bins: int
     ) -> None:
-        """Labels of predictions of these ledgers; `at`: whose each is."""
+        """Labels (hash, label, tick) of predictions of these ledgers; `at`: whose each is.
+
+        A ledger is kept so many bins after its last.
+        """
         settled = np.array([not ledger.is_held and ledger.last is not None for ledger in ledgers])
         here = settled[at]
         if here.any():
-            expires = max(ledgers[i].last or 0 for i in set(at[here].tolist()))
-            self.entries.append(Entry(0, expires, Kind.JOINED, packed(hashes[here], labels[here], ticks[here])))
+            expires = max(ledgers[i].last or 0 for i in set(at[here].tolist())) + kept_bins
+            self.entries.append(Entry(0, expires, Kind.JOINED, packed(*(column[here] for column in columns))))
         for i in set(at[~here].tolist()):
-            mine = at == i
-            body = packed(hashes[mine], labels[mine], ticks[mine])
+            body = packed(*(column[at == i] for column in columns))
             self.entries.append(Entry(ledgers[i].number, 0, Kind.JOINED, body))
 
-    def moved(self, hashes: np.ndarray, labels: np.ndarray, times_s: np.ndarray, expires: int) -> None:
-        """Labels that wait are known since earlier, and may be others."""
-        self.entries.append(Entry(0, expires, Kind.MOVED, packed(hashes, times_s, labels)))
-
     def gone(self, hashes: np.ndarray, expires: int) -> None:
-        """Labels that waited have found their predictions."""
+        """Labels that waited have found their predictions, or an earlier one in their place."""
         self.entries.append(Entry(0, expires, Kind.GONE, packed(hashes)))
 
     def freed(self, ledger: int) -> None:

@@ -10,22 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from math import ceil, inf, isfinite
-from typing import Literal
 
 import numpy as np
 
-from driftwatch.id_hash import hash_ids
+from driftwatch.id_hash import has_twins, hash_ids
 from driftwatch.label_log import LabelLog
-from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Waiting
+from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Reason, Waiting, coded, decoded
 from driftwatch.outcomes import OutcomeCounter, Predictions
-from driftwatch.pending import LAST_TICK, UNLABELLED, Pending, in_sample
+from driftwatch.pending import UNLABELLED, Pending, in_sample
 from driftwatch.records import Labels, Records, Schema, Window
 
 MOST_LEVEL = 40
-ORIGIN = 1 << 31  # the tick at which a ledger's base begins: a label may be known before its prediction
 FAR = 1 << 62  # the number of a bin after all
-
-Reason = Literal["late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled"]
 
 
 class LabelBook:
@@ -39,6 +35,7 @@ class LabelBook:
     ) -> None:
         self.terms, self._counters, self.log = terms, counters, log
         self._predictions = Predictions(schema)
+        self._is_numeric = schema.label is not None and schema.label.kind == "numeric"
         self.rows = Pending(terms.max_pending)
         self.ledgers: dict[int, Ledger] = {}
         self.waiting: dict[int, Waiting] = {}
@@ -54,6 +51,9 @@ class LabelBook:
         self.reached = -inf  # the bin that the watermark has come to
         self.changed: set[int] = set()  # ledgers, since they were stored
         self.new_windows: set[int] = set()
+        self.outgrown: list[tuple[float, Window]] = []
+        self._boundaries: dict[int, int] = {}  # T of windows that have labels enough
+        self._earliest = FAR  # the first bin of the labels that were joined since `due`
 
     # Predictions ----------------------------------------------------------------------------------------------------
 
@@ -66,7 +66,10 @@ class LabelBook:
 
     def enter(self, number: int, records: Records, rows: slice | np.ndarray) -> None:
         """Notes these predictions of a pane."""
-        ledger = self.ledgers[number]
+        ledger = self.ledgers.get(number)
+        if ledger is None:  # it was kept on other terms
+            ledger = self.ledgers[number] = Ledger(number, int(records.times_s[rows].min() // self.terms.bin_s))
+            self.changed.add(number)
         predictions = self._predictions(records)[rows]
         waits = ~np.isnan(predictions)
         if records.labels is not None:
@@ -80,11 +83,7 @@ class LabelBook:
         ids = records.ids if whole else [records.ids[i] for i in np.arange(len(records))[rows].tolist()]
         if not waits.all():
             ids, predictions = [ids[i] for i in np.flatnonzero(waits).tolist()], predictions[waits]
-        hashes = hash_ids(ids)
-        self._make_room(len(hashes))
-        if self.level:
-            kept = in_sample(hashes, self.level)
-            hashes, predictions = hashes[kept], predictions[kept]
+        hashes, predictions = self._fitting(hash_ids(ids), predictions)
         self.rows.add(number, hashes, predictions)
         ledger.n += len(hashes)
         if self.log is not None:
@@ -100,15 +99,11 @@ class LabelBook:
         asked, places, owners = asked[is_early], places[is_early], owners[is_early]
         if not len(asked):
             return
-        labels, times_s = self.rows.labels[places].copy(), self.rows.values[places].copy()
-        for owner, n in Counter(owners.tolist()).items():
-            self.ledgers[owner].n -= n
-        self.n_early -= len(places)
-        if self.log is not None:
-            self.log.gone(self.rows.hashes[places], max(self.ledgers[o].base for o in owners.tolist()))
-        self.rows.remove(places)
+        base = np.array([self.ledgers[o].base for o in owners.tolist()])
+        labels, moments = self.rows.values[places], self.terms.moments(self.rows.ticks[places], base)
+        self._found(places)
         order = np.argsort(asked, kind="stable")
-        self._join(hashes[asked[order]], labels[order], times_s[order])
+        self._join(hashes[asked[order]], labels[order], moments[order])
 
     def release(self, number: int) -> None:
         """A pane takes no more predictions; where no window was judged on it, they are forgotten at `sweep`."""
@@ -121,21 +116,22 @@ class LabelBook:
 
     def add(self, labels: Labels) -> None:
         """Joins labels that came by themselves."""
-        hashes, values, times_s = hash_ids(labels.ids), labels.values, labels.times_s
+        hashes, values = hash_ids(labels.ids), labels.values
+        moments = (labels.times_s // self.terms.tick_s).astype(np.int64)
         if self.level:
             kept = in_sample(hashes, self.level)
             self._count("not_sampled", len(hashes) - int(kept.sum()))
-            hashes, values, times_s = hashes[kept], values[kept], times_s[kept]
+            hashes, values, moments = hashes[kept], values[kept], moments[kept]
         if not has_twins(hashes):
-            self._join(hashes, values, times_s)
+            self._join(hashes, values, moments)
             return
         while len(hashes):
             firsts = np.unique(hashes, return_index=True)[1]
             firsts.sort()  # the first of each id, then what is left, in their order
-            self._join(hashes[firsts], values[firsts], times_s[firsts])
-            hashes, values, times_s = (np.delete(a, firsts) for a in (hashes, values, times_s))
+            self._join(hashes[firsts], values[firsts], moments[firsts])
+            hashes, values, moments = (np.delete(a, firsts) for a in (hashes, values, moments))
 
-    def _join(self, hashes: np.ndarray, values: np.ndarray, times_s: np.ndarray) -> None:
+    def _join(self, hashes: np.ndarray, values: np.ndarray, moments: np.ndarray) -> None:
         """Labels of distinct ids: to the predictions that are there, to labels that wait, else they wait."""
         asked, places = self.rows.find(hashes)
         unknown = np.ones(len(hashes), bool)
@@ -144,22 +140,21 @@ class LabelBook:
             owners, at = np.unique(self.rows.owners(places), return_inverse=True)
             ledgers = [self.ledgers[number] for number in owners.tolist()]
             is_early = np.array([ledger.is_early for ledger in ledgers])[at]
-            self._meet_early(places[is_early], values[asked[is_early]], times_s[asked[is_early]])
+            self._meet_early(places[is_early], values[asked[is_early]], moments[asked[is_early]])
             rest = ~is_early
             if rest.any():
-                self._meet_rows(ledgers, at[rest], places[rest], values[asked[rest]], times_s[asked[rest]])
+                self._meet_rows(ledgers, at[rest], places[rest], values[asked[rest]], moments[asked[rest]])
         if unknown.any():
-            self._wait(hashes[unknown], values[unknown], times_s[unknown])
+            self._wait(hashes[unknown], values[unknown], moments[unknown])
 
     def _meet_rows(
-        self, ledgers: Sequence[Ledger], at: np.ndarray, places: np.ndarray, values: np.ndarray, times_s: np.ndarray
+        self, ledgers: Sequence[Ledger], at: np.ndarray, places: np.ndarray, values: np.ndarray, moments: np.ndarray
     ) -> None:
         """Labels of predictions that are there; `at`: whose they are among the ledgers."""
         rows = self.rows
         base = np.array([ledger.base for ledger in ledgers])[at]
-        since = (times_s // self.terms.tick_s).astype(np.int64) - base * self.terms.bin_ticks
-        ticks = np.clip(since + ORIGIN, 0, LAST_TICK).astype(np.uint32)
-        numbers = since // self.terms.bin_ticks + base + 1
+        ticks, numbers = self.terms.ticks(moments, base), moments // self.terms.bin_ticks + 1
+        values = coded(values, rows.values[places], is_numeric=self._is_numeric)
         closed = np.array([ledger.is_closed for ledger in ledgers])[at]
         last = np.array([FAR if ledger.is_held else ledger.last or 0 for ledger in ledgers])[at]
         before = rows.ticks[places]
@@ -178,36 +173,49 @@ class LabelBook:
         for i in np.flatnonzero(np.bincount(at[taken], minlength=len(ledgers))).tolist():
             ledgers[i].n_labelled += int(news[i])
             self.touched |= ledgers[i].windows
+        self._earliest = min(self._earliest, int(numbers[taken].min()))
         if self.log is not None:
-            self.log.joined(ledgers, at[taken], rows.hashes[places[taken]], values[taken], ticks[taken])
+            self.log.joined(
+                ledgers, at[taken], (rows.hashes[places[taken]], values[taken], ticks[taken]), self.terms.wait_bins
+            )
 
-    def _meet_early(self, places: np.ndarray, values: np.ndarray, times_s: np.ndarray) -> None:
-        """Labels of ids whose label waits already: the first by event time stays."""
-        rows = self.rows
-        same = rows.labels[places] == values
+    def _meet_early(self, places: np.ndarray, values: np.ndarray, moments: np.ndarray) -> None:
+        """Labels of ids whose label waits already: the first by event time goes on waiting."""
+        if not len(places):
+            return
+        same = self.rows.values[places] == values
         self._count("duplicate", int(same.sum()))
         self._count("contradicting", int((~same).sum()))
-        taken = times_s < rows.values[places]
-        if taken.any():
-            rows.labels[places[taken]], rows.values[places[taken]] = values[taken], times_s[taken]
-            if self.log is not None:
-                expires = int(self._rows_base(places[taken]))
-                self.log.moved(rows.hashes[places[taken]], values[taken], times_s[taken], expires)
+        base = np.array([self.ledgers[o].base for o in self.rows.owners(places).tolist()])
+        earlier = moments < self.terms.moments(self.rows.ticks[places], base)
+        if earlier.any():
+            hashes = self.rows.hashes[places[earlier]]
+            self._found(places[earlier])
+            self._wait(hashes, values[earlier], moments[earlier])
 
-    def _wait(self, hashes: np.ndarray, values: np.ndarray, times_s: np.ndarray) -> None:
+    def _found(self, places: np.ndarray) -> None:
+        """These labels wait no more."""
+        owners = Counter(self.rows.owners(places).tolist())
+        for owner, n in owners.items():
+            self.ledgers[owner].n -= n
+        self.n_early -= len(places)
+        if self.log is not None:
+            expires = max(self.ledgers[owner].base for owner in owners) + self.terms.wait_bins
+            self.log.gone(self.rows.hashes[places], expires)
+        self.rows.remove(places)
+
+    def _wait(self, hashes: np.ndarray, values: np.ndarray, moments: np.ndarray) -> None:
         """Labels whose predictions are not there yet."""
-        self._make_room(len(hashes))
-        if self.level:
-            kept = in_sample(hashes, self.level)
-            hashes, values, times_s = hashes[kept], values[kept], times_s[kept]
-        numbers = (times_s // self.terms.bin_s).astype(np.int64) + 1
+        hashes, values, moments = self._fitting(hashes, values, moments)
+        numbers = moments // self.terms.bin_ticks + 1
         for number in np.unique(numbers).tolist():
             here = numbers == number
             ledger = self._early_ledger(number)
-            self.rows.add(ledger.number, hashes[here], times_s[here], values[here])
+            ticks = self.terms.ticks(moments[here], ledger.base)
+            self.rows.add(ledger.number, hashes[here], values[here], ticks)
             ledger.n += int(here.sum())
             if self.log is not None:
-                self.log.early(ledger.number, hashes[here], times_s[here], values[here])
+                self.log.early(ledger.number, hashes[here], values[here], ticks)
         self.n_early += len(hashes)
 
     # Windows --------------------------------------------------------------------------------------------------------
@@ -219,9 +227,7 @@ class LabelBook:
             if window.profile not in self._counters or not any(ledger.n + ledger.n_beside for ledger in ledgers):
                 continue
             number, terms = self._number(), self.terms
-            at = window.end_s / terms.bin_s
-            is_edge = abs(at - round(at)) < 1e-9
-            first = round(at) if is_edge else ceil(at)
+            first = ceil(window.end_s / terms.bin_s - 1e-9)
             kept = self._counters[window.profile].keep(window.table)
             waiting = Waiting(replace(window, table=NO_TABLE), window.ledgers, first, first + terms.wait_bins, kept)
             self.waiting[number] = waiting
@@ -236,18 +242,22 @@ class LabelBook:
     def due(self, watermark_s: float, *, finish: bool = False) -> list[tuple[float, Window]]:
         """(T, window) of those whose labels are known up to it, in the order (T, end, version, part)."""
         for number in self.touched & self.waiting.keys():
+            known = self._boundaries.get(number)
+            if known is not None and known <= self._earliest:
+                continue  # what has come since was not before its T
             boundary = self._boundary(self.waiting[number])
             if boundary < self.waiting[number].last:
+                self._boundaries[number] = boundary
                 heappush(self.due_at, self.key(boundary, number))
         self.touched.clear()
+        self._earliest = FAR
         reached = self.reached = watermark_s // self.terms.bin_s if isfinite(watermark_s) else watermark_s
-        found = []
+        found, self.outgrown = self.outgrown, []
         while self.due_at and (self.due_at[0][0] <= reached or finish):
             boundary, *_, number = heappop(self.due_at)
             if number not in self.waiting:
                 continue
-            now = self._boundary(self.waiting[number])
-            if now > boundary:  # a smaller sample of its predictions is left since
+            if (now := self._boundary(self.waiting[number])) > boundary:  # a smaller sample of it is left since
                 heappush(self.due_at, self.key(now, number))
             else:
                 window = self._judged(number, self.waiting.pop(number), boundary, boundary > reached)
@@ -276,7 +286,7 @@ class LabelBook:
         """(places, numbers of the bins) of the rows that have their label."""
         places = self.rows.places(ledger.number)
         places = places[self.rows.ticks[places] != UNLABELLED]
-        return places, (self.rows.ticks[places].astype(np.int64) - ORIGIN) // self.terms.bin_ticks + ledger.base + 1
+        return places, self.terms.moments(self.rows.ticks[places], ledger.base) // self.terms.bin_ticks + 1
 
     def _judged(self, number: int, waiting: Waiting, boundary: int, cut_short: bool) -> Window:
         """The window as its second judgement sees it."""
@@ -290,8 +300,10 @@ class LabelBook:
             ledger.windows.discard(number)
         places = np.concatenate(chosen)
         places = places[np.argsort(self.rows.hashes[places], kind="stable")]  # sums do not depend on who came first
-        counter.count(table, self.rows.values[places], self.rows.labels[places])
+        predictions = self.rows.values[places]
+        counter.count(table, predictions, decoded(self.rows.labels[places], predictions, is_numeric=self._is_numeric))
         n_labels = len(places) + sum(ledger.n_beside for ledger in ledgers)
+        self._boundaries.pop(number, None)
         for ledger in ledgers:
             if ledger.is_closed:
                 heappush(self.expiring, (self.expires(ledger), ledger.number))
@@ -308,7 +320,7 @@ class LabelBook:
         for number in self._released:
             ledger = self.ledgers.get(number)
             if ledger is not None and ledger.last is None:  # no window was judged on it: it is another's now
-                self._free(ledger)
+                self.free(ledger)
             elif ledger is not None and ledger.is_closed:
                 heappush(self.expiring, (self.expires(ledger), number))
         self._released.clear()
@@ -319,17 +331,26 @@ class LabelBook:
                 self.n_early -= ledger.n
                 del self.early[ledger.base]
             if ledger is not None:
-                self._free(ledger)
+                self.free(ledger)
 
     def expires(self, ledger: Ledger) -> int:
         """The bin at which a closed ledger goes: until then labels of it are told to be late, not to be strangers'."""
         return (ledger.last or 0) + self.terms.wait_bins
 
-    def _free(self, ledger: Ledger) -> None:
+    def free(self, ledger: Ledger) -> None:
+        """A ledger and its rows are gone."""
         self.rows.free(ledger.number)
         del self.ledgers[ledger.number]
         if self.log is not None:
             self.log.freed(ledger.number)
+
+    def _fitting(self, hashes: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The rows that may come in, once there is room: all, or the sample's."""
+        self._make_room(len(hashes))
+        if not self.level:
+            return hashes, *columns
+        kept = in_sample(hashes, self.level)
+        return hashes[kept], *(column[kept] for column in columns)
 
     def _make_room(self, n: int) -> None:
         """Lets go of rows until `n` more are within bounds: first of judged windows', then by a smaller sample."""
@@ -341,7 +362,7 @@ class LabelBook:
             if rows.n + n <= most - most // 8:
                 break
             self.expiring.remove(item)
-            self._free(self.ledgers[item[1]])
+            self.free(self.ledgers[item[1]])
         heapify(self.expiring)
         while rows.n and rows.n + n > most and self.level < MOST_LEVEL:
             self.level += 1
@@ -351,6 +372,7 @@ class LabelBook:
             ledger.n, ledger.n_labelled = len(places), int((rows.ticks[places] != UNLABELLED).sum())
         self.n_early = sum(ledger.n for ledger in self.early.values())
         self.touched |= self.waiting.keys()
+        self._boundaries.clear()
 
     def _early_ledger(self, number: int) -> Ledger:
         """The labels of one bin that wait; they are given up once the wait is over."""
@@ -362,24 +384,10 @@ class LabelBook:
             heappush(self.expiring, (number + self.terms.wait_bins, ledger.number))
         return ledger
 
-    def _rows_base(self, places: np.ndarray) -> int:
-        """The latest bin among labels that wait."""
-        return max(self.ledgers[o].base for o in set(self.rows.owners(places).tolist()))
-
     def _number(self) -> int:
         self.next_number += 1
         return self.next_number - 1
 
-    def count_invalid(self, n: int) -> None:
-        """So many values stood at a label's place and are none."""
-        self._count("invalid", n)
-
     def _count(self, reason: Reason, n: int) -> None:
         if n:
             self.discarded[reason] += n
-
-
-def has_twins(hashes: np.ndarray) -> bool:
-    """Whether one of them is there twice."""
-    in_order = np.sort(hashes)
-    return bool((in_order[1:] == in_order[:-1]).any())

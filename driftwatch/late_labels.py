@@ -55,7 +55,7 @@ class LateLabels:
             times_s = np.concatenate([times_s, decoded.labels.times_s])
             self.book.add(decoded.labels)
         self.clock.shown(shard, times_s, now_s)
-        self.book.count_invalid(decoded.invalid_labels)
+        self.book.discarded["invalid"] += decoded.invalid_labels
         if shard in self._only_labels:
             self.shards.moved(shard, decoded.end, self.clock.times_s(shard))
 

@@ -2,15 +2,21 @@
 
 from dataclasses import dataclass, field
 from math import ceil, floor, log2
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from detectors.summary import Table
+from driftwatch.pending import LAST_TICK
 from driftwatch.records import Shard, Stream, Window
 
 NO_TABLE = Table(np.zeros(0, np.int64), np.zeros(0))
+ORIGIN = 1 << 31  # the tick at which a ledger's base begins: a label may be known before its prediction
 MOST_TICKS = 2**30  # in `wait`; as many more are left for the window itself
+
+Reason = Literal["late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled"]
+"""Why a label is not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,28 @@ class LabelTerms:
     def tick_s(self) -> float:
         """How exactly the time of a label is known: of five minutes and seven days, .6 ms."""
         return self.bin_s / self.bin_ticks
+
+    def moments(self, ticks: np.ndarray, base: np.ndarray | int) -> np.ndarray:
+        """Ticks since 1970 of ticks that a ledger counts from its base on, int64."""
+        return np.asarray(ticks.astype(np.int64) - ORIGIN + base * np.int64(self.bin_ticks))
+
+    def ticks(self, moments: np.ndarray, base: np.ndarray | int) -> np.ndarray:
+        """The inverse of `moments`, uint32; what lies too far off is cut."""
+        since = moments - base * np.int64(self.bin_ticks) + ORIGIN
+        return np.asarray(np.clip(since, 0, LAST_TICK).astype(np.uint32))
+
+
+def coded(labels: np.ndarray, predictions: np.ndarray, *, is_numeric: bool) -> np.ndarray:
+    """Labels in four bytes: a class is a code of 32 bits, a number is known by how far the prediction is off."""
+    if not is_numeric:
+        return labels.astype(np.uint32)
+    with np.errstate(over="ignore"):
+        return np.asarray((labels - predictions).astype(np.float32).view(np.uint32))
+
+
+def decoded(codes: np.ndarray, predictions: np.ndarray, *, is_numeric: bool) -> np.ndarray:
+    """The inverse of `coded`."""
+    return np.asarray(predictions + codes.view(np.float32) if is_numeric else codes.astype(np.float64))
 
 
 @dataclass(slots=True, eq=False)

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,26 +93,24 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
         for name, column in read.columns.items()
     }
     kinds: dict[str, FeatureKind] = {c.name: c.kind for c in columns}
-    outcome = None
-    if schema.label is not None:
-        outcome = reference_labels.add_loss(schema.label, values, kinds, read.invalid, path)
-    return build(
+    delayed = reference_labels.add_loss(schema.label, values, kinds, path)
+    about: dict[str, str | float | None] = {
+        "model": config.model.name,
+        "version": config.model.version,
+        "rows_per_second": rate,
+        "reference": reference_key(config, path),
+    }
+    made = build(
         values,
         kinds,
         sizes=sizes(config, rate, read.n_rows),
         alarm=alarm_policy(config),
         invalid=read.invalid,
         mmd_rows=config.detectors.mmd.rows,
-        about={
-            "model": config.model.name,
-            "version": config.model.version,
-            "rows_per_second": rate,
-            "reference": reference_key(config, path),
-        },
-        delayed=frozenset() if schema.label is None else frozenset({schema.label.name, LOSS} & kinds.keys()),
-        outcome=outcome,
+        delayed=delayed,
         progress=lambda share: progress(0.1 + 0.9 * share),
     )
+    return replace(made, about=about)
 
 
 def rows_per_second(times_s: np.ndarray | None) -> float | None:
@@ -276,3 +274,10 @@ def label_warnings(profile: Profile, config: Config) -> list[str]:
         "judged. A loss needs both in the reference, and kinds that go together: numeric with numeric, probability "
         "or binary with binary, categorical with categorical."
     ]
+
+
+def warn_of_labels(config: Config, found: Mapping[str, Profile], say: Callable[[str], object]) -> None:
+    """Says of each version what of its labels cannot be judged."""
+    for version, profile in found.items():
+        for warning in label_warnings(profile, config):
+            say(f"version {version}: {warning}")

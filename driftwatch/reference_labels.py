@@ -1,13 +1,11 @@
 """Labels in a reference: their column, and the loss of each row beside it."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from detectors.grid import FeatureKind
-from detectors.performance.outcome import LOSS, Outcome, outcome_of
+from detectors.performance.outcome import LOSS, Delayed, outcome_of
 from driftwatch import tables
 from driftwatch.errors import ConfigError
 from driftwatch.records import Column, LabelColumn, Schema
@@ -23,16 +21,16 @@ def column(schema: Schema, names: Sequence[str]) -> Column | None:
 
 
 def add_loss(
-    label: LabelColumn,
-    values: MutableMapping[str, Any],
-    kinds: MutableMapping[str, FeatureKind],
-    invalid: Mapping[str, np.ndarray],
-    path: Path,
-) -> Outcome | None:
-    """Adds the loss of each row where the reference has predictions and labels; the outcome of the two."""
+    label: LabelColumn | None, values: MutableMapping[str, Any], kinds: MutableMapping[str, FeatureKind], path: Path
+) -> Delayed:
+    """Adds the loss of each row where the reference has predictions and labels; what comes with the labels."""
+    if label is None or label.name not in values:
+        return Delayed()
+    if label.kind == "categorical":
+        values[label.name] = [None if v is None else plain(v) for v in values[label.name]]
     prediction = label.prediction
-    if label.name not in values or prediction is None or prediction not in values or label.judged_as is None:
-        return None
+    if prediction is None or prediction not in values or label.judged_as is None:
+        return Delayed(frozenset({label.name}))
     classes = None
     if label.judged_as in ("probability", "binary"):
         classes = two_classes(label, values[label.name], path)
@@ -44,7 +42,12 @@ def add_loss(
         label=values[label.name],
     )
     values[LOSS], kinds[LOSS] = loss, "numeric"
-    return outcome
+    return Delayed(frozenset({label.name, LOSS}), outcome)
+
+
+def plain(text: str) -> str:
+    """A class as an event writes it: a table that once lacked a label holds 1.0 for 1."""
+    return text.removesuffix(".0") if text.removesuffix(".0").isdecimal() else text
 
 
 def two_classes(label: LabelColumn, values: Sequence[str | None], path: Path) -> tuple[str, str]:

@@ -103,6 +103,14 @@ def learnt_of(basis: Basis, counts: np.ndarray, prediction: str | None) -> Learn
     return Learnt(basis, counts, np.flatnonzero(seen), at)
 
 
+@dataclass(frozen=True)
+class Delayed:
+    """What comes with the labels: the columns, and how predictions are held against them."""
+
+    columns: frozenset[str] = frozenset()
+    outcome: Outcome | None = None
+
+
 def outcome_of(
     kind: PredictionKind, *, names: tuple[str, str], classes: tuple[str, str] | None, prediction: Any, label: Any
 ) -> tuple[Outcome, np.ndarray]:

@@ -76,7 +76,7 @@ class JsonDecoder:
         if self._label is not None and (found := self._find_labels(batch.events)) is not None:
             alone, stated = found
             labels, n_invalid = self._labels(batch, rows[alone], stated)
-            rows, batch.events = rows[~alone], list(compress(batch.events, ~alone))
+            rows, batch.events = rows[~alone], list(compress(batch.events, (~alone).tolist()))
         values = self._values(batch.events)
         ids, versions, truths = values[ID], values[VERSION], values[LABEL]
         arrived_s = None if frames.arrived_s is None else frames.arrived_s[rows]
@@ -126,7 +126,7 @@ class JsonDecoder:
         alone = self._root.silent(events)
         if not alone.any():
             return None
-        stated = self._stated(list(compress(events, alone)))
+        stated = self._stated(list(compress(events, alone.tolist())))
         if (n := stated[LABEL].count(msgspec.UNSET)) == len(stated[LABEL]):
             return None
         if n:
@@ -150,7 +150,7 @@ class JsonDecoder:
         found, invalid = self._label(values[LABEL])
         n_invalid = int((keep & (invalid | np.isnan(found))).sum())
         keep &= ~np.isnan(found)
-        ids = _ids(tuple(compress(values[ID], keep)), bounded=batch.is_typed)
+        ids = _ids(tuple(compress(values[ID], keep.tolist())), bounded=batch.is_typed)
         return Labels(ids, times_s[keep], found[keep]), n_invalid
 
     def _read(self, frames: Frames) -> _Batch:

@@ -1,6 +1,7 @@
 """The values at a label's place → an array: numbers as they are, classes as their codes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ _NONE = (msgspec.UNSET, None)
 def number_labels(values: Sequence[object]) -> tuple[np.ndarray, np.ndarray]:
     """Float64 (n,), NaN where there is no label, and which values are no number (n,)."""
     if set(map(type, values)) <= {float}:
-        found = numbers([values], len(values))[:, 0]  # type: ignore[list-item]
+        found = numbers([cast(Sequence[float], values)], len(values))[:, 0]
         return found, ~np.isfinite(found)
     found = np.array([_number(value) for value in values], np.float64)
     there = np.array([value not in _NONE for value in values], bool)
@@ -24,7 +25,7 @@ def number_labels(values: Sequence[object]) -> tuple[np.ndarray, np.ndarray]:
 
 def _number(value: object) -> float:
     try:
-        return float(value) if type(value) in (int, float) else np.nan  # type: ignore[arg-type]
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
     except OverflowError:
         return np.nan
 

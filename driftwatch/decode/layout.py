@@ -7,7 +7,7 @@ structs is transposed into columns of leaf values without a Python loop over eve
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import repeat
+from itertools import compress, repeat
 from operator import attrgetter, is_
 from typing import Annotated, Any, Literal, Union
 
@@ -76,17 +76,20 @@ class Node:
     def silent(self, structs: Sequence[Any]) -> np.ndarray:
         """Which structs say nothing of any column, bool (n,)."""
         found = np.ones(len(structs), bool)
+        some = structs  # those that have said nothing so far
         for at, child in enumerate(self.children):
             if not child.holds_columns:
                 continue
             read = attrgetter(f"f{at}")
             # What is absent is one and the same object everywhere: the default that the decoder fills in.
-            here = np.fromiter(map(is_, map(read, structs), repeat(child.absent)), bool, len(structs))
+            here = np.fromiter(map(is_, map(read, some), repeat(child.absent)), bool, len(some))
             if isinstance(child, Node) and child.may_be_silent:
-                inside = [i for i in np.flatnonzero(~here).tolist() if read(structs[i]) is not None]
-                here[inside] = child.silent([read(structs[i]) for i in inside])
-            found &= here
-            if not found.any():
+                inside = [i for i in np.flatnonzero(~here).tolist() if read(some[i]) is not None]
+                here[inside] = child.silent([read(some[i]) for i in inside])
+            if not here.all():
+                found[found] = here
+                some = list(compress(some, here.tolist()))
+            if not some:
                 break
         return found
 

@@ -21,7 +21,8 @@ class PrometheusSink:
     def write(self, decision: Decision, line: bytes) -> None:
         """Show `decision`; alarms of another version that it resolves are shown as closed there."""
         version, revision = decision.window.version, decision.revision
-        own, retold = [], []
+        own: list[AlarmLine] = []
+        retold: list[AlarmLine] = []
         for alarm in decision.alarms:
             if alarm.version is None:
                 (retold if revision and alarm.of_class != "performance" else own).append(alarm)

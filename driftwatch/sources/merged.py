@@ -67,7 +67,7 @@ def first_time(schema: Schema) -> Callable[[Frames], float]:
             try:
                 value: object = msgspec.json.decode(frames.messages[i])
                 for key in schema.time_path:
-                    value = value[key]  # type: ignore[index]
+                    value = value[key] if isinstance(value, dict) else None
                 time_s = cells.time_s(cells.read_time(value), schema.time_unit)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
                 continue

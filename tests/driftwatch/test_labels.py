@@ -36,7 +36,8 @@ class Counted:
 
 def a_book(*, complete: float = 0.75, most: int = 1000, log: LabelLog | None = None) -> LabelBook:
     terms = LabelTerms.of(wait_s=WAIT, complete=complete, max_pending=most, slide_s=SLIDE)
-    return LabelBook(terms, SCHEMA, {"p": Counted()}, log)  # type: ignore[dict-item]
+    counters: Any = {"p": Counted()}
+    return LabelBook(terms, SCHEMA, counters, log)
 
 
 def records(ids: list[str], labels: list[float] | None = None) -> Records:

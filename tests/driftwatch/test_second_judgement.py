@@ -1,12 +1,13 @@
 """A window is judged once more when its labels are there: through files, the store and the webhooks."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crash_trials import Trial, driving, kill_at_every_save
-from labelled import EVENTS, apart, build, labelled, merged
+from labelled import EVENTS, LABEL, apart, build, labelled, merged
 from sidecar import (
     COUNT,
     TIME,
@@ -22,6 +23,9 @@ from sidecar import (
     write_config,
     write_events,
 )
+
+from driftwatch.labels import LabelBook
+from driftwatch.time_window import TimeWindower
 
 WRONG = (0, 0, 0, 0.5, 0.5, 0, 0, 0, 0)  # of each window the share of labels that are turned round
 
@@ -149,3 +153,36 @@ def test_killed_after_each_single_write_it_comes_to_the_same_judgements(trial: T
         assert lives < 100
     assert state.live() == 0
     state.agrees()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"window": TIME | {"length": "125s"}}, {"events": EVENTS | {"label": LABEL | {"wait": "2h"}}}]
+)
+def test_after_a_change_of_windows_or_wait_what_waits_is_judged_on_what_is_there(
+    tmp_path: Path, profile: bytes, stream: Any, changed: dict[str, Any]
+) -> None:
+    predictions, labels = apart(stream)
+    some = merged(predictions, labels)
+    settings = set_up(tmp_path, profile)
+    write_events(tmp_path / "events.jsonl", some[: len(some) // 2])
+    with pytest.MonkeyPatch.context() as patch:  # as if it had been killed at the end
+        patch.setattr(TimeWindower, "finish", lambda self: [])
+        patch.setattr(LabelBook, "due", due_unfinished)
+        run(settings)
+    before = decided(settings)
+    waited = [d["window"] for d in before if d["revision"] == 0][len(second(before)) :]
+    assert waited
+    write_events(tmp_path / "events.jsonl", some)
+    run(set_up(tmp_path, profile, **changed))
+    found = decided(settings)
+    settled = [d for d in second(found) if d["partial"] and d["window"] in waited]
+    assert [d["window"] for d in settled] == waited
+    assert len({json.dumps(d["window"]) for d in second(found)}) == len(second(found))
+
+
+def due_unfinished(book: LabelBook, watermark_s: float, *, finish: bool = False) -> Any:
+    """`due` of a sidecar that does not get to its end."""
+    return DUE(book, watermark_s)
+
+
+DUE = LabelBook.due

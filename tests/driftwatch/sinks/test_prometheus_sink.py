@@ -6,6 +6,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
@@ -14,6 +15,7 @@ from driftwatch.decision import (
     AlarmFeature,
     AlarmLine,
     Decision,
+    PerformanceLine,
     QualityLine,
     ScoreLine,
     Transition,
@@ -138,6 +140,26 @@ def test_an_alarm_of_a_superseded_version_closes_under_its_own_version(
         feature_active = value(registry, "driftwatch_feature_drift_active", version=version, feature="age")
         assert (active, feature_active) == (0, 0), version
     assert value(registry, "driftwatch_score", feature="age", detector="ks") == 0.25
+
+
+def test_both_judgements_of_a_window_are_shown_together(registry: CollectorRegistry, metrics: Metrics) -> None:
+    sink = PrometheusSink(metrics)
+    lines = (PerformanceLine("accuracy", "labels", 0.6, 0.5, 0.7, 0.75, 100, "drift"),)
+    concept = replace(alarm("opened", "loss"), kind="concept")
+    sink.write(decision(score("age"), alarms=(alarm("opened", "age"),)), b"")
+    second = decision(score("loss"), verdict="drift", alarms=(concept,))
+    sink.write(replace(second, revision=1, performance=lines), b"")
+    for kind in ("covariate", "concept"):
+        assert value(registry, "driftwatch_drift_active", kind=kind, pattern="none") == 1
+        assert value(registry, "driftwatch_alarms_total", kind=kind, pattern="none") == 1
+    assert value(registry, "driftwatch_performance", metric="accuracy", source="labels") == 0.6
+    assert value(registry, "driftwatch_score", feature="age", detector="ks") == 0.25
+    assert value(registry, "driftwatch_windows_total", verdict="ok") == 1
+    assert value(registry, "driftwatch_windows_total", verdict="drift") == 0  # a window is counted once
+    sink.write(decision(score("age"), alarms=(alarm("resolved", "age"),)), b"")
+    assert value(registry, "driftwatch_drift_active", kind="covariate", pattern="none") == 0
+    assert value(registry, "driftwatch_drift_active", kind="concept", pattern="none") == 1
+    assert value(registry, "driftwatch_performance", metric="accuracy", source="labels") == 0.6
 
 
 def test_a_superseded_alarm_of_a_version_without_series_makes_none(
