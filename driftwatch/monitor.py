@@ -101,6 +101,8 @@ class Monitor:
         table = window.table
         expected = table.samples[-1].sums.sum(axis=0)
         cells = table.counts[profile.grid.slice(at)].astype(np.float64)
+        if not cells.any():
+            return ()
         return beside(outcome, outcome.performance.estimates(cells, expected))
 
 

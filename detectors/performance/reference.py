@@ -65,7 +65,9 @@ class PerformanceReference:
         known = np.isfinite(loss) & (group >= 0)
         true = loss[known]
         by_label = np.bincount(group[known], minlength=len(self.labels.names))
-        return np.concatenate([self.tally.count(prediction, label), [len(true), true.sum(), (true**2).sum()], by_label])
+        with np.errstate(over="ignore"):
+            of_loss = [len(true), true.sum(), (true**2).sum()]
+        return np.concatenate([self.tally.count(prediction, label), of_loss, by_label])
 
     def estimates(self, cells: np.ndarray, expected: np.ndarray) -> tuple[Metric, ...]:
         """Metrics without labels: from the rows in each cell of the prediction, and the sums of `expectation`."""

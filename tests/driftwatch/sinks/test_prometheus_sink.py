@@ -194,6 +194,40 @@ DECISIONS = st.builds(
 )
 
 
+def test_labels_that_give_an_alarm_another_kind_close_the_first_one(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    sink = PrometheusSink(metrics)
+
+    def active() -> set[str]:
+        of = [dict(labels) for (name, labels), x in read(registry).items() if name == "driftwatch_drift_active" and x]
+        return {labels["kind"] for labels in of}
+
+    first = decision(verdict="drift", alarms=(alarm("opened", "age"),))
+    sink.write(first, b"")
+    assert active() == {"covariate"}
+    updated = replace(alarm("updated", "age"), kind="prior")
+    sink.write(replace(first, revision=1, alarms=(updated,)), b"")
+    assert active() == {"prior"}
+    sink.write(replace(first, alarms=(replace(updated, transition="continuing"),)), b"")
+    assert active() == {"prior"}
+    sink.write(replace(first, alarms=(replace(updated, transition="resolved"),)), b"")
+    assert active() == set()
+
+
+def test_an_estimate_and_its_error_are_shown_once_both_are_there(registry: CollectorRegistry, metrics: Metrics) -> None:
+    sink = PrometheusSink(metrics)
+    early = PerformanceLine("roc_auc", "estimate", 0.9, 0.88, 0.92, 0.91, 100, "undetermined")
+    late = PerformanceLine("roc_auc", "labels", 0.8, 0.7, 0.9, 0.91, 100, "ok", estimate=0.9)
+    sink.write(replace(decision(), performance=(early,)), b"")
+    assert value(registry, "driftwatch_performance", metric="roc_auc", source="estimate") == 0.9
+    sink.write(replace(decision(), revision=1, performance=(late,)), b"")
+    assert value(registry, "driftwatch_performance", metric="roc_auc", source="labels") == 0.8
+    assert value(registry, "driftwatch_performance", metric="roc_auc", source="estimate") == 0.9
+    error = value(registry, "driftwatch_performance_estimate_error", metric="roc_auc")
+    assert error == pytest.approx(0.1)
+
+
 @given(st.lists(DECISIONS, max_size=6))
 @settings(max_examples=60, deadline=None)
 def test_the_gauges_are_those_of_the_last_decision_of_each_version_and_of_no_other(decisions: list[Decision]) -> None:
