@@ -145,7 +145,7 @@ def test_an_alarm_of_a_superseded_version_closes_under_its_own_version(
 def test_both_judgements_of_a_window_are_shown_together(registry: CollectorRegistry, metrics: Metrics) -> None:
     sink = PrometheusSink(metrics)
     lines = (PerformanceLine("accuracy", "labels", 0.6, 0.5, 0.7, 0.75, 100, "drift"),)
-    concept = replace(alarm("opened", "loss"), kind="concept")
+    concept = replace(alarm("opened", "loss"), kind="concept", of_class="performance")
     sink.write(decision(score("age"), alarms=(alarm("opened", "age"),)), b"")
     second = decision(score("loss"), verdict="drift", alarms=(concept,))
     sink.write(replace(second, revision=1, performance=lines), b"")
