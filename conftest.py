@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -12,8 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: its threads spin between small matrices
+
+# Everyday runs try the same examples each time, so that a failure is the change's; `make test-all` looks for new ones.
+# A busy machine makes no example fail.
+settings.register_profile("everyday", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None)
+settings.load_profile("everyday")
 
 ROOT = Path(__file__).parent
 
@@ -141,3 +149,45 @@ def own_kafka(kafka_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Kafk
     yield make
     for process in made:
         process.kill()
+
+
+@dataclass(frozen=True)
+class ProxiedKafka:
+    """A real broker that sends its clients to `advertised_port`, where a test may listen and hand on to `port`.
+
+    `address` leads straight to it.
+    """
+
+    address: str
+    port: int
+    advertised_port: int
+
+
+@pytest.fixture(scope="module")
+def proxied_kafka(kafka_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedKafka]:
+    """A broker of the module's own, whose clients may be made to come through a proxy."""
+    if broker_kind() != "kafka":
+        pytest.skip("needs a Kafka that a proxy stands before: DRIFTWATCH_TEST_KAFKA with a start script, and Java 17")
+    plain, controller, port, advertised = free_ports(4)
+    process = KafkaProcess(
+        kafka_folder / "start",
+        tmp_path_factory.mktemp("kafka"),
+        f"listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{port}",
+        f"advertised.listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{advertised}",
+        f"controller.quorum.voters=1@127.0.0.1:{controller}",
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
+        "inter.broker.listener.name=PLAINTEXT",
+    )
+    process.address = f"127.0.0.1:{plain}"
+    yield ProxiedKafka(process.up(), port, advertised)
+    process.kill()
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports that nobody listens on, outside of the range that the system gives away by itself."""
+    found: list[int] = []
+    while len(found) < n:
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", random.randint(20_000, 32_000)))
+            found.append(free.getsockname()[1])
+    return found

@@ -23,7 +23,10 @@ from detectors.performance.kind import Learnt
 from detectors.performance.outcome import Outcome, learnt_of
 
 FORMAT = 1
-UNREADABLE = (ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error)
+UNREADABLE = (
+    *(ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error),
+    AttributeError,  # of a member that is no array
+)
 
 
 @dataclass(frozen=True)

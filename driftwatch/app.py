@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from random import Random
@@ -19,27 +19,25 @@ from prometheus_client import CollectorRegistry
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
 from driftwatch.alarms import Persistence
-from driftwatch.app_sources import make_feed, make_replay, open_intake
+from driftwatch.app_labels import make_labels
+from driftwatch.app_learning import learning_version, make_learner
+from driftwatch.app_sources import make_feed, make_file_feed, open_intake
 from driftwatch.config import Config
 from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
-from driftwatch.count import ProfileCounter, RowCounter
 from driftwatch.count_window import CountWindower
+from driftwatch.counters import Counters
 from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
-from driftwatch.decode.json import JsonDecoder
 from driftwatch.errors import StoreUnavailable
-from driftwatch.label_clock import LabelClock
-from driftwatch.label_log import LabelLog
-from driftwatch.labels import LabelBook
 from driftwatch.late_labels import LateLabels
-from driftwatch.ledger import LabelTerms
+from driftwatch.live_profiles import Judging, Live, LiveProfiles
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.notices import webhooks
 from driftwatch.outbox import Message
-from driftwatch.outcomes import OutcomeCounter
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
 from driftwatch.policy import Policy
+from driftwatch.profile_desk import ProfileDesk
 from driftwatch.protocols import Source
 from driftwatch.records import Schema, Stream
 from driftwatch.server import Health, Server
@@ -48,9 +46,9 @@ from driftwatch.sinks.log import LogSink
 from driftwatch.sinks.prometheus import PrometheusSink as Gauges
 from driftwatch.sinks.webhook import WebhookTarget, cloud_event
 from driftwatch.sources.kafka import KafkaSource as KafkaEvents
-from driftwatch.store import Store
+from driftwatch.store import Remembered, Store
 from driftwatch.time_window import TimeWindower
-from driftwatch.window import Counter, CountWindows, TimeWindows, Windower
+from driftwatch.window import NO_LEDGERS, CountWindows, Ledgers, TimeWindows, Windower
 
 GRACE_S = 10.0  # after SIGTERM what the outbox holds is tried for so long
 END_GRACE_S = 60.0  # and so long after the end of a file
@@ -59,49 +57,14 @@ SWITCH_S = 0.0005  # between threads: with the default of 5 ms the server answer
 log = logging.getLogger("driftwatch")
 
 
-@dataclass
-class Counters:
-    """The counter of each version: the profile that holds for a pane by its start, or rows alone where none is known.
-
-    `assignments`: by version, (since, profile) in the order of time.
-    """
-
-    schema: Schema
-    assignments: Mapping[str, Sequence[tuple[float, Profile]]]
-    _made: dict[str, ProfileCounter] = field(default_factory=dict)
-
-    def __call__(self, stream: Stream, start_s: float) -> Counter:
-        """The last assignment that holds at the pane's start; the first one for what lies before all."""
-        found = self.assignments.get(stream.version)
-        if not found:
-            return RowCounter()
-        profile = next((p for since, p in reversed(found) if since <= start_s), found[0][1])
-        if profile.hash not in self._made:
-            self._made[profile.hash] = ProfileCounter(profile, self.schema)
-        return self._made[profile.hash]
-
-
 def make_windower(config: Config, counters: Counters, labels: LateLabels | None = None) -> Windower:
     """The windower that the configuration asks for."""
-    ledgers = None if labels is None else labels.book
+    ledgers: Ledgers = NO_LEDGERS if labels is None else labels.book
     stream, window = Stream(config.model.name, config.model.version), config.window
     if window.count is not None:
         return CountWindower(CountWindows(window.count), stream, counters, ledgers)
     length, slide = window.length or 0.0, window.slide or window.length or 0.0
     return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters, ledgers)
-
-
-def make_labels(config: Config, schema: Schema, known: Iterable[Profile], *, stored: bool) -> LateLabels | None:
-    """Where labels are kept until their predictions, or the rest of their window, are there; None: none are read."""
-    label, window = config.events.label, config.window
-    if label is None:
-        return None
-    terms = LabelTerms.of(
-        wait_s=label.wait, complete=label.complete, max_pending=label.max_pending, slide_s=window.slide
-    )
-    counters = {profile.hash: OutcomeCounter(profile, schema) for profile in known}
-    book = LabelBook(terms, schema, counters, LabelLog() if stored else None)
-    return LateLabels(book, LabelClock(window.lateness))
 
 
 def make_policy(config: Config) -> Policy:
@@ -119,6 +82,17 @@ def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
     schema = config.event_schema()
     prediction = next((c.name for c in schema.columns if c.group == "prediction"), None)
     return Monitor(rates, min_records=config.window.min_records, label=schema.label, prediction=prediction)
+
+
+def make_judging(
+    config: Config, store: Store, schema: Schema, assigned: references.Assigned, remembered: Remembered
+) -> Judging:
+    """What rows are counted and judged with. Raises ConfigError."""
+    counters = Counters(schema, assigned, learning=learning_version(config))
+    known = references.known(store, assigned, remembered)
+    labels = make_labels(config, schema, known, stored=True)
+    learner = make_learner(config, store, schema, assigned)
+    return Judging(make_windower(config, counters, labels), counters, make_monitor(config, known), learner, labels)
 
 
 def make_targets(config: Config) -> dict[str, WebhookTarget]:
@@ -190,6 +164,11 @@ class Runtime:
         if self.pipeline is not None:
             self.pipeline.stop()
 
+    def goes_on(self) -> bool:
+        """Notes a turn beside the loop; False: told to stop."""
+        self.health.turned()
+        return not self.stopping
+
     def show_ready(self) -> None:
         """Tells the probes what is missing."""
         self.health.ready(self.lacks, self.source_lacks, self.store_lacks)
@@ -197,6 +176,11 @@ class Runtime:
     def source_is(self, lacks: str | None) -> None:
         """Notes what keeps the source from being read; None = nothing."""
         self.source_lacks = lacks
+        self.show_ready()
+
+    def profile_lacks(self, lacks: str | None) -> None:
+        """Notes what keeps the configured version from being judged; None = nothing."""
+        self.lacks = lacks
         self.show_ready()
 
     def safely(self, action: Callable[[], None]) -> bool:
@@ -227,6 +211,26 @@ def start_runtime(config: Config) -> Runtime:
     return runtime
 
 
+def make_sinks(config: Config, metrics: Metrics) -> list[DecisionSink]:
+    """What is shown of decisions: gauges always, lines where they are asked for."""
+    sinks: list[DecisionSink] = [Gauges(metrics)]
+    if any(sink.kind == "log" for sink in config.sinks):
+        sinks.append(LogSink(sys.stdout.buffer))
+    return sinks
+
+
+def start_servers(config: Config, registry: CollectorRegistry, health: Health, stack: ExitStack) -> list[Server]:
+    """The servers of metrics, probes and profiles; `stack` closes them. Raises ConfigError."""
+    servers = []
+    for sink in config.sinks:
+        if isinstance(sink, PrometheusSink):
+            server = Server(sink.host, sink.port, registry, health, token=sink.token())
+            stack.callback(server.close)
+            log.info("metrics on http://%s:%d/metrics", sink.host, server.port)
+            servers.append(server)
+    return servers
+
+
 def run(config: Config, config_path: Path) -> None:
     """The sidecar: reads the source until it ends or until SIGTERM. Raises DriftwatchError."""
     sys.setswitchinterval(SWITCH_S)
@@ -237,11 +241,7 @@ def run(config: Config, config_path: Path) -> None:
         targets, policy = make_targets(config), make_policy(config)
         registry = CollectorRegistry()
         metrics = Metrics(registry, model=config.model.name, version=config.model.version)
-        for sink in config.sinks:
-            if isinstance(sink, PrometheusSink):
-                server = Server(sink.host, sink.port, registry, runtime.health)
-                stack.callback(server.close)
-                log.info("metrics on http://%s:%d/metrics", sink.host, server.port)
+        servers = start_servers(config, registry, runtime.health, stack)
         store = Store.open(config.state.path, model=config.model.name, keep_s=config.state.keep)
         stack.callback(store.close)
         remembered = store.load()
@@ -256,53 +256,57 @@ def run(config: Config, config_path: Path) -> None:
         feed = make_feed(config, config_path, schema, spool=spool, member=store.store_id, lacks=runtime.source_is)
         if isinstance(feed.source, KafkaEvents):
             stack.callback(feed.source.leave)
-        sinks: list[DecisionSink] = [Gauges(metrics)]
-        if any(sink.kind == "log" for sink in config.sinks):
-            sinks.append(LogSink(sys.stdout.buffer))
-        known = references.known(store, assigned, remembered)
-        labels = make_labels(config, schema, known, stored=True)
-        profiles.warn_of_labels(config, {version: loaded.profile for version, loaded in found.items()}, log.warning)
         dead = DeadLetters(config.state.path.parent / "dead")
         stack.callback(dead.close)
         outbox = store.outbox()
         stack.callback(outbox.close)
         delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
+        judging = make_judging(config, store, schema, assigned, remembered)
+        profiles.warn_of_labels(config, {version: loaded.profile for version, loaded in found.items()}, log.warning)
+        live = LiveProfiles(Live(config, config_path, store, judging, runtime.profile_lacks, metrics))
+        stack.callback(live.close)
+        live.prune()
+        for server in servers:
+            server.answer_profiles(ProfileDesk(config, schema, store))
         parts = Parts(
             model=config.model.name,
             source=feed.source,
             decoder=feed.decoder,
-            windower=make_windower(config, Counters(schema, assigned), labels),
-            monitor=make_monitor(config, known),
-            labels=labels,
+            windower=judging.windower,
+            monitor=judging.monitor,
+            labels=judging.labels,
             policy=policy,
             store=store,
-            sinks=sinks,
+            sinks=make_sinks(config, metrics),
             dead_letters=dead,
             metrics=metrics,
             messages=make_messages(config),
             safely=runtime.safely,
-            committed=lambda: show_committed(delivery, metrics, feed.source),
+            committed=lambda: show_committed(delivery, metrics, feed.source, live),
             turned=lambda n_records: runtime.health.turned(),
             dedupe=config.dedupe_size,
             halves=feed.halves,
+            learner=judging.learner,
             warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
-        runtime.lacks = None if config.model.version in found else f"version {config.model.version} has no profile"
-        runtime.show_ready()
+        is_judged = config.model.version in found or judging.learner is not None
+        runtime.profile_lacks(None if is_judged else f"version {config.model.version} has no profile")
         delivery.start()
         stack.callback(delivery.close)
         if runtime.stopping:
             return
         without_collections(runtime.pipeline.run)
+        live.finish(runtime.goes_on)
         left = delivery.drain(time.time() + (GRACE_S if runtime.stopping else END_GRACE_S))
         if left:
             log.warning("%d webhooks wait in the outbox; the next start sends them", len(left))
 
 
-def show_committed(delivery: Delivery, metrics: Metrics, source: Source) -> None:
-    """After each transaction: what is in the outbox is sent, and what is not read yet is shown."""
+def show_committed(delivery: Delivery, metrics: Metrics, source: Source, live: LiveProfiles) -> None:
+    """After each transaction: the outbox is sent, profiles that came are used, and what is not read yet is shown."""
     delivery.wake()
+    live.step()
     if isinstance(source, KafkaEvents) and (lag := source.lag) is not None:
         metrics.consumer_lag_records.set(lag)
 
@@ -346,13 +350,13 @@ def replay(
     schema = references.schema_with_hints(config, found)
     metrics = Metrics(CollectorRegistry(), model=config.model.name, version=config.model.version)
     assigned = {version: [(references.ALWAYS, loaded.profile)] for version, loaded in found.items()}
-    tally = Tally(sink)
+    tally, feed = Tally(sink), make_file_feed(config, schema, paths)
     labels = make_labels(config, schema, [loaded.profile for loaded in found.values()], stored=False)
     parts = Parts(
         model=config.model.name,
-        source=make_replay(schema, paths),
-        decoder=JsonDecoder(schema),
-        windower=make_windower(config, Counters(schema, assigned), labels),
+        source=feed.source,
+        decoder=feed.decoder,
+        windower=make_windower(config, Counters(schema, assigned, learning=learning_version(config)), labels),
         monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),
         labels=labels,
         policy=make_policy(config),
@@ -365,6 +369,7 @@ def replay(
         committed=lambda: None,
         turned=progress,
         dedupe=config.dedupe_size,
+        halves=feed.halves,
     )
     pipeline = Pipeline(parts, store.load())
     without_collections(pipeline.run)

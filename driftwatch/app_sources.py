@@ -26,6 +26,7 @@ from driftwatch.store import Remembered
 if TYPE_CHECKING:
     from driftwatch.sources.ingest import IngestServer
 
+MATCH_S = 60.0  # of event time, in which a request in a file waits for its response
 log = logging.getLogger("driftwatch")
 
 
@@ -56,12 +57,24 @@ def make_feed(
             "`labels` must be left out: labels from a source of their own are not yet read. Send them where the "
             "predictions go: `source.topics.labels`, POST /v1/labels, or `source.path: {predictions: …, labels: …}`."
         )
+    form = config.events.decode
     if isinstance(config.source, HttpSource) and spool is not None:
         halves = Halves(config.source.match)
-        return Feed(http.HttpSource(spool), BodyDecoder(schema, halves), halves)
+        return Feed(http.HttpSource(spool), BodyDecoder(schema, halves, form), halves)
     if isinstance(config.source, KafkaSource):
-        return Feed(make_kafka_source(config.source, config, config_path, member, lacks), JsonDecoder(schema))
-    return Feed(make_source(config, schema), JsonDecoder(schema))
+        halves = Halves(config.source.match)
+        source = make_kafka_source(config.source, config, config_path, member, lacks)
+        return Feed(source, BodyDecoder(schema, halves, form, splits=False), halves)
+    return make_file_feed(config, schema)
+
+
+def make_file_feed(config: Config, schema: Schema, paths: Sequence[Path] = ()) -> Feed:
+    """The configured file, or those that are replayed instead of any source, and a decoder. Raises ConfigError."""
+    source, form = make_replay(schema, paths) if paths else make_source(config, schema), config.events.decode
+    if form == "json":
+        return Feed(source, JsonDecoder(schema))
+    halves = Halves(config.source.match if isinstance(config.source, KafkaSource | HttpSource) else MATCH_S)
+    return Feed(source, BodyDecoder(schema, halves, form), halves)
 
 
 def make_replay(schema: Schema, paths: Sequence[Path]) -> Source:
@@ -98,13 +111,22 @@ def open_intake(
 ) -> "tuple[Spool, IngestServer]":
     """The spool, as far as it was read, and the server that fills it. Raises ConfigError and StateError."""
     from driftwatch.sources.ingest import IngestServer, Intake, Terms  # asyncio and a parser, which others do not need
+    from driftwatch.sources.tokens import Tokens
 
     known = remembered.shards.get(http.SHARD)
     position = 0 if known is None or known.position is None else known.position
-    terms = Terms(source.max_body, source.tokens(), source.full, source.durable, labels=config.events.label is not None)
+    tokens = None if source.tokens_file is None else Tokens(source.tokens_file, source.tokens)
+    terms = Terms(source.max_body, tokens, source.full, source.durable, labels=config.events.label is not None)
     spool = Spool(config.state.path.parent / "spool", position=position, max_bytes=source.spool.max_bytes)
+    metrics.add_http(lambda: spool.n_bytes, spool.max_bytes)
     try:
-        intake = Intake(spool, terms, on_trouble=lacks, on_shed=lambda: metrics.discarded("http", "shed"))
+        intake = Intake(
+            spool,
+            terms,
+            on_trouble=lacks,
+            on_answers=metrics.http_answers,
+            on_shed=lambda: metrics.discarded("http", "shed"),
+        )
         server = IngestServer(source.host, source.port, intake)
     except ConfigError:
         spool.close()

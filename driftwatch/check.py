@@ -5,6 +5,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from detectors.profile import Profile
 from driftwatch import app, config, profiles, progress, references
 from driftwatch.config import Config
 from driftwatch.errors import ConfigError
+from driftwatch.learned import build_learned
+from driftwatch.store import Store
 from driftwatch.units import format_duration
 
 WIDTH = 100  # columns of a terminal
@@ -53,6 +56,8 @@ def find_profile(settings: Config, path: Path | None) -> Profile:
     if path is None and reference is not None and reference.path is not None:
         with progress.share_bar("profile") as told:
             return profiles.build_profile(settings, reference.path, told)
+    if path is None and reference is not None and reference.learn is not None:
+        return find_learned(settings)
     if path is None and reference is not None and reference.profile is not None:
         path = dict(references.profile_files(settings, reference.profile)).get(settings.model.version)
         if path is None:
@@ -62,12 +67,41 @@ def find_profile(settings: Config, path: Path | None) -> Profile:
             )
     if path is None:
         raise ConfigError("`reference` must be given to be checked; got none. Add it, or name a file with `--profile`.")
+    return fitting_profile(settings, path)
+
+
+def fitting_profile(settings: Config, path: Path) -> Profile:
+    """The profile of a file with its codes, simulated for the configuration's windows. Raises ConfigError."""
     profile = profiles.load_profile(path, codes=True)
     profiles.check_binding(profile, settings.event_schema(), str(path))
+    return simulated(settings, profile)
+
+
+def simulated(settings: Config, profile: Profile) -> Profile:
+    """The profile, simulated again where it was made for other windows."""
     if profiles.fits(profile, settings):
         return profile
     with progress.share_bar("windows") as told:
         return profiles.simulate_again(profile, settings, told)
+
+
+def find_learned(settings: Config) -> Profile:
+    """The profile that was learned and saved, else one of the rows that the state has kept so far."""
+    saved = dict(references.named_profiles(settings)).get(settings.model.version)
+    if saved is not None:
+        return fitting_profile(settings, saved)
+    path = settings.state.path
+    if path.exists():
+        with closing(Store.open(path, model=settings.model.name, read_only=True)) as store:
+            body = store.given_body(settings.model.version)
+        if body is not None:
+            return simulated(settings, Profile.from_bytes(body, codes=True))
+        with progress.share_bar("profile") as told:
+            return build_learned(settings, path, told)
+    raise ConfigError(
+        f"`reference.learn` has learned nothing yet: there is no state at {path}. Start `driftwatch run`, or check a "
+        "reference with `--profile`."
+    )
 
 
 def measure(settings: Config, profile: Profile) -> Measured:
@@ -108,7 +142,7 @@ def what_was_read(settings: Config, profile: Profile, measured: Measured) -> lis
     expected = profiles.window_rows(settings, rate)
     rows = f"{profile.n_rows:,}"
     if rate is not None:
-        rows += f" over {span((profile.n_rows - 1) / rate)}, {per_time(rate)}"
+        rows += f" over {span(profiles.covered_s(profile) or 0.0)}, {per_time(rate)}"
     kinds = Counter(profile.kinds.values())
     if window.length is None or window.slide is None:
         size = f"{measured.n_current:,} rows"
@@ -133,6 +167,7 @@ def what_was_read(settings: Config, profile: Profile, measured: Measured) -> lis
         "The reference",
         [
             ("rows", rows),
+            *[("learned", profiles.cycles(profile))] * ("rows_seen" in profile.about),
             ("features", ", ".join(f"{n} {kind}" for kind, n in kinds.items())),
             ("worth", f"{worth:,.0f} independent rows: {worth_in_words}"),
             ("windows", size),

@@ -10,9 +10,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from driftwatch.errors import ConfigError, DriftwatchError, SinkError
 from driftwatch.outbox import SetAside
+
+if TYPE_CHECKING:
+    from driftwatch.config import Config
 
 USAGE = """\
 driftwatch tells when the data of a model in production no longer is what the model was built on.
@@ -61,13 +65,16 @@ def parser() -> argparse.ArgumentParser:
 
     made = command("demo", demo, "the main job on a made-up stream: drift, alarm, verified webhook, recovery")
     made.add_argument("--fast", action="store_true", help="end in under a minute")
+    made.add_argument(
+        "--kafka", nargs="?", const="", metavar="HOST:PORT", help="over this broker, or over a small one of its own"
+    )
     made = command("init", init, "write a commented configuration, from a sample of events where one is given")
     made.add_argument("sample", nargs="?", type=Path, metavar="SAMPLE", help="JSONL, CSV or Parquet")
     made.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it; default: standard output")
     made = command(
         "profile", profile, "build the reference profile; a profile is simulated again for the config's windows"
     )
-    made.add_argument("reference", type=Path, metavar="REFERENCE", help="CSV, JSONL or Parquet, or a *.profile")
+    made.add_argument("reference", type=Path, metavar="REFERENCE", help="CSV, JSONL, Parquet, *.profile, `state.path`")
     takes_config(made)
     made.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile file to write")
     made = command(
@@ -113,14 +120,18 @@ def add_dlq(
     made = actions.add_parser("replay", help="print messages as they came, a line each; put a webhook back")
     made.set_defaults(command=dlq_replay)
     takes_config(made)
-    made.add_argument("--webhook", metavar="ID", help="put this webhook back into the outbox, instead")
+    instead = made.add_mutually_exclusive_group()
+    instead.add_argument("--webhook", metavar="ID", help="put this webhook back into the outbox, instead")
+    instead.add_argument(
+        "--to", metavar="TARGET", help="send them there: https://HOST/PATH, kafka://BROKER:PORT/TOPIC, or a topic"
+    )
 
 
 def demo(options: argparse.Namespace) -> int:
     """`driftwatch demo`."""
     from driftwatch import demo as story
 
-    return story.main(fast=options.fast)
+    return story.main(fast=options.fast, kafka=options.kafka)
 
 
 def init(options: argparse.Namespace) -> int:
@@ -147,7 +158,8 @@ def init(options: argparse.Namespace) -> int:
 
 def profile(options: argparse.Namespace) -> int:
     """`driftwatch profile`."""
-    from driftwatch import config, profiles, progress
+    from driftwatch import config, learned, profiles, progress
+    from driftwatch.whole_file import replace_file
 
     settings = config.load(options.config)
     with progress.share_bar("profile") as told:
@@ -155,27 +167,20 @@ def profile(options: argparse.Namespace) -> int:
             old = profiles.load_profile(options.reference, codes=True)
             profiles.check_binding(old, settings.event_schema(), str(options.reference))
             made = profiles.simulate_again(old, settings, told)
+        elif options.reference == settings.state.path:
+            made = learned.build_learned(settings, options.reference, told)
         else:
             made = profiles.build_profile(settings, options.reference, told)
-    replace_file(options.output, made.to_bytes())
+    try:
+        replace_file(options.output, made.to_bytes())
+    except OSError as error:
+        raise ConfigError(f"{options.output}: cannot be written: {error.strerror}.") from error
     sizes = ", ".join(f"{size:,.0f}" for size in made.calibration.sizes)
     what = f"{made.n_rows:,} rows, {len(made.kinds)} features, simulated for windows of {sizes} rows"
     print(f"driftwatch: wrote {options.output}: {what}", file=sys.stderr)
     for warning in profiles.warnings(made, settings):
         print(f"driftwatch: {warning}", file=sys.stderr)
     return 0
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all. Raises ConfigError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def check(options: argparse.Namespace) -> int:
@@ -293,6 +298,8 @@ def dlq_replay(options: argparse.Namespace) -> int:
     from driftwatch.store import Store
 
     settings = config.load(options.config)
+    if options.to is not None:
+        return dlq_send(settings, options.config, options.to)
     if options.webhook is None:
         for letter in dead_letters.entries(settings.state.path.parent / "dead"):
             sys.stdout.buffer.write(letter.payload.rstrip(b"\r\n") + b"\n")
@@ -311,6 +318,20 @@ def dlq_replay(options: argparse.Namespace) -> int:
         for aside in found:
             outbox.put_back(aside.message.id, aside.message.target, now_s=time.time())
     print(f"driftwatch: put back {options.webhook}; the running sidecar sends it, or the next start", file=sys.stderr)
+    return 0
+
+
+def dlq_send(settings: "Config", config_path: Path, target: str) -> int:
+    """`driftwatch dlq replay --to`."""
+    from driftwatch import dead_letters, progress
+    from driftwatch.resend import receiver_at, resend
+
+    receiver = receiver_at(target, settings, config_path.parent)
+    with progress.record_bar("sent") as told:
+        sent, refused = resend(dead_letters.entries(settings.state.path.parent / "dead"), receiver, told)
+    print(f"driftwatch: sent {sent:,} messages; they stay among the dead letters", file=sys.stderr)
+    if refused:
+        raise SinkError(f"`--to` must take every message; {refused:,} were refused as they are.", recoverable=False)
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from driftwatch import config_errors, config_yaml
 from driftwatch.config_connections import LogSink, Sink, Source
@@ -60,12 +60,6 @@ EFFECTS: dict[Effect, float] = {"ks": 0.02, "chi_square": 0.005, "missing": 0.00
 EFFECTS |= {"mmd": 0.02, "correlation": 0.05}
 
 
-def _no_learning(learn: float) -> float:
-    raise ValueError(
-        f"must be left out; got {format_duration(learn)!r}. Learning is not yet there: give `path` or `profile`."
-    )
-
-
 class Model(Section):
     """The model whose events are watched."""
 
@@ -80,8 +74,8 @@ class Reference(Section):
     profile: ConfigPath | None = Field(
         default=None, description="Profile made by `driftwatch profile`, or a folder of *.profile files, one a version."
     )
-    learn: Annotated[PositiveDuration, AfterValidator(_no_learning)] | None = Field(
-        default=None, description="Event time from the first event on that becomes the reference. Not yet there."
+    learn: PositiveDuration | None = Field(
+        default=None, description="Event time from the first event on that becomes the reference."
     )
     save: ConfigPath | None = Field(default=None, description="Where a learned profile is written.")
 
@@ -238,6 +232,10 @@ class Config(Section):
             wrong.append((("alarms", "budget"), text))
         if self.labels is not None and self.events.label is None:
             wrong.append((("labels",), "must stand beside `events.label`, which says what a label is; got it alone."))
+        vectors = [name for name, feature in self.events.features.items() if feature.kind == "embedding"]
+        if self.reference is not None and self.reference.learn is not None and vectors:
+            text = f"must be left out where {vectors[0]!r} is an embedding: its length comes from a reference."
+            wrong.append((("reference", "learn"), f"{text} Give `path` or `profile`."))
         ports = [self.source.port] if self.source is not None and self.source.kind == "http" else []
         for index, sink in enumerate(self.sinks):
             if sink.kind == "prometheus":

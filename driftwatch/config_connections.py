@@ -27,6 +27,7 @@ EVENT_TYPES = tuple(
 )
 Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1)]
+MATCH = "Event time in which a request waits for its response."
 
 
 def read_secret(path: Path) -> str:
@@ -77,6 +78,7 @@ class KafkaSource(Section):
         repr=False,
         description="The client's own settings, dotted names for both; `*.password_file` reads a secret.",
     )
+    match: PositiveDuration = Field(default=60.0, description=MATCH)
 
     def client_settings(self, folder: Path) -> dict[str, str | int | float | bool]:
         """The settings with every `NAME.password_file` read (relative to `folder`) into `NAME.password`.
@@ -111,14 +113,17 @@ class HttpSource(Section):
     durable: Literal["write", "fsync"] = Field(
         default="write", description="An answered body survives a kill (write), or loss of power as well (fsync)."
     )
-    match: PositiveDuration = Field(default=60.0, description="Event time in which a request waits for its response.")
+    match: PositiveDuration = Field(default=60.0, description=MATCH)
     max_body: Size = Field(default=8 * 2**20, description="Longest body that is accepted.")
 
     def tokens(self) -> tuple[str, ...]:
         """The bearer tokens that let in; none: anyone may send. Raises ConfigError where the file cannot be read."""
         if self.tokens_file is None:
             return ()
-        return tuple(token for line in read_secret(self.tokens_file).splitlines() if (token := line.strip()))
+        tokens = tuple(token for line in read_secret(self.tokens_file).splitlines() if (token := line.strip()))
+        if not tokens:
+            raise ConfigError(f"{self.tokens_file}: must hold a token, one a line; got empty lines.")
+        return tokens
 
 
 class FilePaths(Section):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from driftwatch.config_errors import Contradiction
 from driftwatch.config_types import DottedPath, Duration, Section, short_form
@@ -13,12 +13,6 @@ def _no_text(kind: object) -> object:
     if kind == "text":
         raise ValueError("must be one of numeric, categorical, embedding; got 'text'. Text is not yet supported.")
     return kind
-
-
-def _only_json(decode: str) -> str:
-    if decode != "json":
-        raise ValueError(f"must be json; got {decode!r}. That decoder is not yet there.")
-    return decode
 
 
 class Feature(Section):
@@ -75,8 +69,10 @@ WrittenFeature = Annotated[Feature, short_form(_feature, Kind | Feature)]
 class Events(Section):
     """What an event holds, and where."""
 
-    decode: Annotated[Literal["json", "cloudevents", "open-inference"], AfterValidator(_only_json)] = Field(
-        default="json", description="How a message is read. cloudevents and open-inference are not yet there."
+    decode: Literal["json", "cloudevents", "open-inference"] = Field(
+        default="json",
+        description="What a message is whose headers do not say it: a plain JSON event; a CloudEvent with its "
+        "attributes around it; or a request or response of a model server, with an id in it.",
     )
     id: DottedPath = Field(default=("id",), description="Path of the event's id.")
     time: DottedPath = Field(default=("time",), description="Path of the event's time: RFC 3339 text, or a number.")

@@ -13,7 +13,7 @@ from detectors.profile import Profile
 from detectors.summary import Table
 from driftwatch.dedupe import take
 from driftwatch.outcomes import OutcomeCounter, Predictions, empty_table
-from driftwatch.records import Category, Mark, Records, Schema
+from driftwatch.records import NO_PROFILE, Category, Mark, Records, Schema
 
 ABSENT = 2  # the mark of a value that its event says nothing of
 EMBEDDING_PRESENT, EMBEDDING_INVALID, EMBEDDING_MISSING = 0, 1, 3
@@ -142,9 +142,10 @@ class ProfileCounter:
 
 
 class RowCounter:
-    """Counts nothing but rows: of a version whose profile is not known."""
+    """Counts nothing but rows: of a version whose profile is not known, or is being learned."""
 
-    profile = ""
+    def __init__(self, profile: str = NO_PROFILE) -> None:
+        self.profile = profile
 
     def empty(self) -> Table:
         """A table without cells."""

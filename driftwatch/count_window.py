@@ -1,13 +1,14 @@
 """Windows of exactly N rows of a stream, in the order read: no watermark, nothing late, nothing ahead."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, nextafter
 
 import numpy as np
 
 from driftwatch.records import Records, Shard, Stream, Window
 from driftwatch.window import (
+    NO_LEDGERS,
     NO_ROWS,
     Added,
     Changes,
@@ -32,6 +33,7 @@ class _Open:
 
     counter: Counter
     panes: dict[Shard, Pane] = field(default_factory=dict)
+    partial: bool = False  # records between its rows are missing
 
     @property
     def n_records(self) -> int:
@@ -55,7 +57,7 @@ class CountWindower:
     """
 
     def __init__(
-        self, settings: CountWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers | None = None
+        self, settings: CountWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers = NO_LEDGERS
     ) -> None:
         self._count = settings.count
         self._stream = stream
@@ -68,6 +70,7 @@ class CountWindower:
         self._dirty_shards: set[Shard] = set()
         self._dirty_panes: dict[PaneKey, Pane] = {}
         self._dropped: dict[PaneKey, None] = {}  # as an ordered set
+        self._latest_s = -inf  # the largest event time counted
         self.empty = 0
         self.paused: frozenset[Shard] = frozenset()
 
@@ -92,9 +95,18 @@ class CountWindower:
         self._away[shard] = ShardState(None, state.read_to)
         self._dirty_shards.add(shard)
 
-    def forget(self, shard: Shard) -> None:
-        self.revoke(shard)
-        self._away[shard] = ShardState(None, 0)
+    def begin_anew(self, shard: Shard, position: int) -> None:
+        self._held.pop(shard, None)
+        for opened in self._open.values():
+            if (pane := opened.panes.get(shard)) is not None:
+                pane.first_position = position
+                self._dirty_panes[pane.key] = pane
+        self._away[shard] = ShardState(position, position)
+
+    def gap(self, shard: Shard) -> None:
+        for opened in self._open.values():
+            opened.partial |= shard in opened.panes
+        self._dirty_shards.add(shard)
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self._held[shard].at_end = True
@@ -111,6 +123,9 @@ class CountWindower:
                 self._fill(records, stream, np.arange(len(records))[rows])
         return Added(len(records), 0, NO_ROWS, 0)
 
+    def show(self, shard: Shard, times_s: Sequence[float]) -> None:
+        """Nothing here depends on time."""
+
     def _fill(self, records: Records, stream: Stream, rows: np.ndarray) -> None:
         while len(rows):
             opened = self._open.get(stream)
@@ -119,7 +134,8 @@ class CountWindower:
             chosen, rows = np.split(rows, [self._count - opened.n_records])
             self._count_rows(records, stream, opened, chosen)
             if opened.n_records == self._count:
-                self._emit(stream, list(opened.panes.values()), partial=False)
+                self._dirty_shards.update(opened.panes if opened.partial else ())
+                self._emit(stream, list(opened.panes.values()), partial=opened.partial)
                 del self._open[stream]
 
     def _count_rows(self, records: Records, stream: Stream, opened: _Open, rows: np.ndarray) -> None:
@@ -131,17 +147,18 @@ class CountWindower:
             position = int(records.positions[rows[0]])
             pane = Pane(key, earliest_s, latest_s, position, 0, opened.counter.empty())
             opened.panes[records.shard] = pane
-            if self._ledgers is not None and key.profile:
-                pane.ledger = self._ledgers.open(earliest_s)
+            pane.ledger = self._ledgers.open(earliest_s, key.profile)
         opened.counter.count(pane.table, records, slice(None) if len(rows) == len(records) else rows)
-        if self._ledgers is not None and pane.ledger:
-            self._ledgers.enter(pane.ledger, records, slice(None) if len(rows) == len(records) else rows)
+        self._ledgers.enter(pane.ledger, records, slice(None) if len(rows) == len(records) else rows)
+        self._latest_s = max(self._latest_s, latest_s)
         pane.n_records += len(rows)
         pane.start_s, pane.end_s = min(pane.start_s, earliest_s), max(pane.end_s, latest_s)
         self._dirty_panes[pane.key] = pane
 
     def _emit(self, stream: Stream, panes: list[Pane], *, partial: bool) -> None:
         panes.sort(key=lambda p: p.key.shard)
+        # Where each of them would be read again from has moved.
+        self._dirty_shards.update(p.key.shard for p in panes if p.key.shard in self._held)
         self._full.append(
             Window(
                 stream=stream,
@@ -170,8 +187,7 @@ class CountWindower:
     def _drop(self, pane: Pane) -> None:
         self._dirty_panes.pop(pane.key, None)
         self._dropped[pane.key] = None
-        if self._ledgers is not None:
-            self._ledgers.release(pane.ledger)
+        self._ledgers.release(pane.ledger)
 
     def changes(self) -> Changes:
         shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}
@@ -186,20 +202,37 @@ class CountWindower:
         for pane in panes:
             of_window.setdefault((pane.key.stream, pane.key.profile), []).append(pane)
         for (stream, profile), found in of_window.items():
-            counter, n_records = self._counter_for(stream, inf), sum(pane.n_records for pane in found)
+            n_records = sum(pane.n_records for pane in found)
+            self._latest_s = max(self._latest_s, *(pane.end_s for pane in found))
+            counter = self._counter_for(stream, inf)
+            if counter.profile != profile:  # another holds for the next window, perhaps this one for what lies before
+                counter = self._counter_for(stream, min(pane.start_s for pane in found))
             is_of_rows = all(pane.key.index == 0 for pane in found)
             if counter.profile == profile and is_of_rows and n_records < self._count:
-                self._open[stream] = _Open(counter, {pane.key.shard: pane for pane in found})
+                of_shard = {pane.key.shard: pane for pane in found}
+                partial = any(shards[shard].gap_s is not None for shard in of_shard)
+                self._open[stream] = _Open(counter, of_shard, partial)
             else:  # the profile or the windows were changed meanwhile: what was counted before is judged as it is
                 self._emit(stream, found, partial=True)
 
     def state(self, shard: Shard) -> ShardState | None:
         held = self._held.get(shard)
-        return self._away.get(shard) if held is None else ShardState(held.position, held.read_to)
+        if held is None:
+            return self._away.get(shard)
+        lacks = any(opened.partial and shard in opened.panes for opened in self._open.values())
+        return ShardState(held.position, held.read_to, gap_s=(-inf, inf) if lacks else None)
 
     def rewind(self, shard: Shard) -> int:
         panes = [opened.panes[shard] for opened in self._open.values() if shard in opened.panes]
         return min((pane.first_position for pane in panes), default=self._held[shard].position)
+
+    @property
+    def reached_s(self) -> float:
+        return inf
+
+    @property
+    def oldest_s(self) -> float:
+        return min((pane.start_s for opened in self._open.values() for pane in opened.panes.values()), default=inf)
 
     def shard_states(self) -> dict[ShardCondition, int]:
         idle = sum(held.at_end for held in self._held.values())
@@ -208,6 +241,10 @@ class CountWindower:
     @property
     def watermark_s(self) -> float | None:
         return None
+
+    @property
+    def next_start_s(self) -> float:
+        return nextafter(self._latest_s, inf)
 
     @property
     def open_panes(self) -> int:

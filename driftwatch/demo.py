@@ -6,12 +6,16 @@ recovers and the alarm is resolved.
 """
 
 import base64
+import contextlib
 import queue
 import secrets
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,20 +36,50 @@ FULL = Plan(reference_rows=20_000, window_rows=1_000, calm=10, drifting=7, recov
 TURN_S = 0.1
 PATIENCE_S = 30.0  # for what is to come after the last event
 SETTLE_S = 5.0
+JOIN_S = 120.0
 INTERRUPTED = 130
 
 
-def main(*, fast: bool) -> int:
-    """Tells the story; 0 where it came out, 3 where it did not, 130 where it was interrupted."""
+@dataclass(frozen=True, slots=True)
+class Road:
+    """The way that events take to the sidecar: its `source` in the configuration, and how they are sent."""
+
+    source: dict[str, object]
+    write: Callable[[Sequence[bytes]], object]
+    in_words: str
+
+
+@contextmanager
+def file_road(folder: Path) -> Iterator[Road]:
+    """A file that grows."""
+    with (folder / "events.jsonl").open("ab", buffering=0) as file:
+        source = {"kind": "file", "path": "events.jsonl", "follow": True}
+        yield Road(source, lambda lines: file.write(b"".join(lines)), "follows a file")
+
+
+@contextmanager
+def kafka_road(broker: str) -> Iterator[Road]:
+    """A topic of a broker at HOST:PORT, or of one in memory where none is named. Raises DriftwatchError."""
+    from driftwatch.demo_kafka import Topic, own_broker
+
+    with own_broker() if not broker else contextlib.nullcontext(broker) as address, Topic(address) as topic:
+        yield Road(topic.source, topic.write, f"reads the topic {topic.name} at {address}")
+
+
+def main(*, fast: bool, kafka: str | None = None) -> int:
+    """Tells the story; 0 where it came out, 3 where it did not, 130 where it was interrupted.
+
+    `kafka`: over a broker at HOST:PORT, or over one of its own where that is empty.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us wants the sidecar ended too
     try:
-        return tell(FAST if fast else FULL)
+        return tell(FAST if fast else FULL, kafka)
     except KeyboardInterrupt:
         say("Interrupted: the sidecar is stopped and the folder removed")
         return INTERRUPTED
 
 
-def tell(plan: Plan) -> int:
+def tell(plan: Plan, kafka: str | None = None) -> int:
     """The whole story in a folder of its own, which is gone afterwards. Raises DriftwatchError."""
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -53,19 +87,22 @@ def tell(plan: Plan) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="driftwatch-demo-") as name,
         Receiver(secret, news.put) as receiver,
+        file_road(Path(name)) if kafka is None else kafka_road(kafka) as road,
     ):
         folder = Path(name)
         say(f"A credit-scoring service of {len(FEATURES)} features and a score, made up. Its files: {folder}")
-        lines = write_files(folder, story, receiver.url, secret)
+        lines = write_files(folder, story, config(receiver.url, road.source), secret)
         say(f"reference  {plan.reference_rows:,} applications of calm days; building its profile takes longest …")
         began_s = time.monotonic()
         build_profile(folder / "reference.jsonl", folder / "config.yaml", folder / "credit.profile")
         say(f"profile    built in {time.monotonic() - began_s:.0f} s")
         with Sidecar(folder / "config.yaml", news.put) as sidecar:
             metrics = sidecar.ready()
-            say(f"sidecar    process {sidecar.pid}, metrics on {metrics}")
+            say(f"sidecar    process {sidecar.pid}, {road.in_words}, metrics on {metrics}")
             say(f"receiver   {receiver.url}, takes signed webhooks only")
-            play(lines, story, folder / "events.jsonl", news, sidecar)
+            if kafka is not None:
+                wait_for_share(metrics, sidecar)
+            play(lines, story, road.write, news, sidecar)
             counted = count_records(metrics, plan.n_events)
         for line in story.summary(counted):
             say(line)
@@ -83,8 +120,8 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def write_files(folder: Path, story: Story, url: str, secret: str) -> list[bytes]:
-    """Writes reference, configuration and secret, and an empty stream; answers the events that will be in it."""
+def write_files(folder: Path, story: Story, config: dict[str, object], secret: str) -> list[bytes]:
+    """Writes reference, configuration and secret; answers the events that will be in the stream."""
     plan, interval_s = story.plan, story.plan.interval_s
     before = applications(
         plan.reference_rows,
@@ -103,18 +140,17 @@ def write_files(folder: Path, story: Story, url: str, secret: str) -> list[bytes
         first_id=plan.reference_rows,
     )
     (folder / "reference.jsonl").write_bytes(b"".join(before.lines()))
-    (folder / "events.jsonl").touch()
     (folder / "secret").write_text(secret)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config(url), sort_keys=False))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return list(stream.lines())
 
 
-def config(url: str) -> dict[str, object]:
+def config(url: str, source: dict[str, object]) -> dict[str, object]:
     """The sidecar's configuration; paths are relative to its file."""
     webhook = {"kind": "webhook", "url": url, "secret_file": "secret", "allow_http": True}
     return {
         "model": {"name": "credit", "version": "3"},
-        "source": {"kind": "file", "path": "events.jsonl", "follow": True},
+        "source": source,
         "events": {"features": dict(FEATURES), "prediction": {"name": SCORE, "kind": "probability"}},
         "reference": {"profile": "credit.profile"},
         "window": {"length": f"{WINDOW_S}s", "lateness": "30s"},
@@ -128,16 +164,32 @@ def config(url: str) -> dict[str, object]:
     }
 
 
-def play(lines: list[bytes], story: Story, path: Path, news: "queue.SimpleQueue[News]", sidecar: Sidecar) -> None:
+def wait_for_share(metrics: str, sidecar: Sidecar) -> None:
+    """Returns once the sidecar has something to read: a group takes its time to let it in. Raises DriftwatchError."""
+    until_s = time.monotonic() + JOIN_S
+    while not read_sum(metrics, "driftwatch_shards", state="active"):
+        sidecar.check()
+        if time.monotonic() > until_s:
+            raise DriftwatchError(f"the sidecar was given nothing to read within {JOIN_S:.0f} s.")
+        time.sleep(TURN_S)
+
+
+def play(
+    lines: list[bytes],
+    story: Story,
+    write: Callable[[Sequence[bytes]], object],
+    news: "queue.SimpleQueue[News]",
+    sidecar: Sidecar,
+) -> None:
     """Writes the events at the plan's pace and shows what comes of them, until the story is over or nothing comes."""
     plan, began_s, written = story.plan, time.monotonic(), 0
-    with path.open("ab", buffering=0) as file, Screen(len(lines)) as screen:
+    with Screen(len(lines)) as screen:
         while written < len(lines) or not story.is_over:
             elapsed_s = time.monotonic() - began_s
             if elapsed_s > plan.duration_s + PATIENCE_S:
                 return
             due = min(len(lines), int(len(lines) * elapsed_s / plan.duration_s))
-            file.write(b"".join(lines[written:due]))
+            write(lines[written:due])
             for line in story.wrote(written, due):
                 say(line)
             screen.wrote(due - written)
@@ -177,15 +229,14 @@ def count_records(address: str, n_events: int) -> int:
     """The records that the sidecar's metrics say were used; waits a moment for the last ones."""
     until_s = time.monotonic() + SETTLE_S
     while True:
-        counted = read_records(address)
+        counted = read_sum(address, "driftwatch_records_total", outcome="used")
         if counted >= n_events or time.monotonic() > until_s:
             return counted
         time.sleep(TURN_S)
 
 
-def read_records(address: str) -> int:
-    """What /metrics says now. Raises DriftwatchError."""
+def read_sum(address: str, name: str, **labels: str) -> int:
+    """What the series of a name with these labels come to in /metrics now. Raises DriftwatchError."""
     text = fetch(address).decode()
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-    used = (s for s in samples if s.name == "driftwatch_records_total" and s.labels["outcome"] == "used")
-    return int(sum(sample.value for sample in used))
+    return int(sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items()))

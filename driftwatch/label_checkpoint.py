@@ -26,7 +26,10 @@ def changes(book: LabelBook) -> LabelChanges | None:
         ledgers={n: book.ledgers[n].to_bytes() for n in sorted(book.changed & book.ledgers.keys())},
         freed=log.freed_ledgers,
         entries=[entry for entry in log.entries if not entry.ledger or entry.ledger in book.ledgers],
-        windows={n: book.waiting[n].to_bytes() for n in sorted(book.new_windows & book.waiting.keys())},
+        windows={
+            n: (book.waiting[n].window.profile, book.waiting[n].to_bytes())
+            for n in sorted(book.new_windows & book.waiting.keys())
+        },
         judged=log.judged_windows,
         reached=_NEVER if book.reached == -inf else int(book.reached),
         book=msgspec.msgpack.encode((book.next_number, book.level, book.terms.bin_s, book.terms.wait_s)),
@@ -48,7 +51,7 @@ def restore(book: LabelBook, state: LabelState) -> None:
     try:
         book.next_number, book.level, bin_s, wait_s = _book.decode(state.book)
         book.ledgers = {n: Ledger.from_bytes(n, data) for n, data in state.ledgers.items()}
-        book.waiting = {n: Waiting.from_bytes(data) for n, data in state.windows.items()}
+        book.waiting = {n: Waiting.from_bytes(data) for n, (_, data) in state.windows.items()}
         for entry in state.entries:
             _apply(book, entry)
     except (msgspec.MsgspecError, ValueError) as error:

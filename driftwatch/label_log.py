@@ -7,7 +7,7 @@ nothing. What belongs to one ledger goes with it; what belongs to several has a 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -41,7 +41,7 @@ class LabelChanges:
     ledgers: Mapping[int, bytes]
     freed: Sequence[int]
     entries: Sequence[Entry]
-    windows: Mapping[int, bytes]
+    windows: Mapping[int, Sequence[Any]]
     judged: Sequence[int]
     reached: int
     book: bytes
@@ -49,10 +49,13 @@ class LabelChanges:
 
 @dataclass(frozen=True, slots=True)
 class LabelState:
-    """What was stored: by number, and the entries in their order. `book` None: nothing yet."""
+    """What was stored: by number, and the entries in their order. `book` None: nothing yet.
+
+    Of a window that waits its profile's content hash, and what else is known of it.
+    """
 
     ledgers: Mapping[int, bytes] = field(default_factory=dict)
-    windows: Mapping[int, bytes] = field(default_factory=dict)
+    windows: Mapping[int, Sequence[Any]] = field(default_factory=dict)
     entries: Sequence[Entry] = ()
     book: bytes | None = None
 

@@ -6,7 +6,7 @@ after the end. Of its labels those that came before T are used. It is judged whe
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from math import ceil, inf, isfinite
@@ -18,7 +18,7 @@ from driftwatch.label_log import LabelLog
 from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Reason, Waiting, coded, decoded
 from driftwatch.outcomes import OutcomeCounter, Predictions
 from driftwatch.pending import UNLABELLED, Pending, in_sample
-from driftwatch.records import Labels, Records, Schema, Window
+from driftwatch.records import LEARNING, NO_PROFILE, Labels, Records, Schema, Window
 
 MOST_LEVEL = 40
 FAR = 1 << 62  # the number of a bin after all
@@ -31,9 +31,9 @@ class LabelBook:
     """
 
     def __init__(
-        self, terms: LabelTerms, schema: Schema, counters: Mapping[str, OutcomeCounter], log: LabelLog | None = None
+        self, terms: LabelTerms, schema: Schema, counters: dict[str, OutcomeCounter], log: LabelLog | None = None
     ) -> None:
-        self.terms, self._counters, self.log = terms, counters, log
+        self.terms, self.counters, self.log = terms, counters, log
         self._predictions = Predictions(schema)
         self._is_numeric = schema.label is not None and schema.label.kind == "numeric"
         self.rows = Pending(terms.max_pending)
@@ -57,17 +57,20 @@ class LabelBook:
 
     # Predictions ----------------------------------------------------------------------------------------------------
 
-    def open(self, start_s: float) -> int:
-        """A new pane's ledger."""
-        ledger = Ledger(self._number(), int(start_s // self.terms.bin_s))
-        self.ledgers[ledger.number] = ledger
-        self.changed.add(ledger.number)
-        return ledger.number
+    def open(self, start_s: float, profile: str) -> int:
+        """A new pane's ledger; none where nothing is judged."""
+        if profile in (NO_PROFILE, LEARNING):
+            return 0
+        number = self._number()
+        self.ledgers[number] = Ledger(number, int(start_s // self.terms.bin_s))
+        self.changed.add(number)
+        return number
 
     def enter(self, number: int, records: Records, rows: slice | np.ndarray) -> None:
-        """Notes these predictions of a pane."""
-        ledger = self.ledgers.get(number)
-        if ledger is None:  # it was kept on other terms
+        """Notes these predictions of a pane; number 0: of none."""
+        if (ledger := self.ledgers.get(number)) is None:  # it was kept on other terms
+            if not number:
+                return
             ledger = self.ledgers[number] = Ledger(number, int(records.times_s[rows].min() // self.terms.bin_s))
             self.changed.add(number)
         predictions = self._predictions(records)[rows]
@@ -224,11 +227,11 @@ class LabelBook:
         """Windows that were judged the first time wait for their labels, where they hold predictions."""
         for window in windows:
             ledgers = [self.ledgers[number] for number in window.ledgers if number in self.ledgers]
-            if window.profile not in self._counters or not any(ledger.n + ledger.n_beside for ledger in ledgers):
+            if window.profile not in self.counters or not any(ledger.n + ledger.n_beside for ledger in ledgers):
                 continue
             number, terms = self._number(), self.terms
             first = ceil(window.end_s / terms.bin_s - 1e-9)
-            kept = self._counters[window.profile].keep(window.table)
+            kept = self.counters[window.profile].keep(window.table)
             waiting = Waiting(replace(window, table=NO_TABLE), window.ledgers, first, first + terms.wait_bins, kept)
             self.waiting[number] = waiting
             self.new_windows.add(number)
@@ -291,27 +294,24 @@ class LabelBook:
     def _judged(self, number: int, waiting: Waiting, boundary: int, cut_short: bool) -> Window:
         """The window as its second judgement sees it."""
         window, ledgers = waiting.window, [self.ledgers[n] for n in waiting.ledgers if n in self.ledgers]
-        counter = self._counters[window.profile]
-        table = counter.restored(waiting.kept)
+        table = (counter := self.counters[window.profile]).restored(waiting.kept)
         chosen = [np.empty(0, np.intp)]
         for ledger in ledgers:
             places, numbers = self._numbers(ledger)
             chosen.append(places[numbers <= boundary])
             ledger.windows.discard(number)
+            if ledger.is_closed:
+                heappush(self.expiring, (self.expires(ledger), ledger.number))
         places = np.concatenate(chosen)
         places = places[np.argsort(self.rows.hashes[places], kind="stable")]  # sums do not depend on who came first
         predictions = self.rows.values[places]
         counter.count(table, predictions, decoded(self.rows.labels[places], predictions, is_numeric=self._is_numeric))
         n_labels = len(places) + sum(ledger.n_beside for ledger in ledgers)
         self._boundaries.pop(number, None)
-        for ledger in ledgers:
-            if ledger.is_closed:
-                heappush(self.expiring, (self.expires(ledger), ledger.number))
         if self.log is not None:
             self.log.judged(number)
-        return replace(
-            window, table=table, n_labels=n_labels, partial=window.partial or cut_short, revision=1, ledgers=()
-        )
+        cut_short = cut_short or window.partial
+        return replace(window, table=table, n_labels=n_labels, partial=cut_short, revision=1, ledgers=())
 
     # What goes ------------------------------------------------------------------------------------------------------
 
@@ -325,13 +325,13 @@ class LabelBook:
                 heappush(self.expiring, (self.expires(ledger), number))
         self._released.clear()
         while self.expiring and self.expiring[0][0] <= reached:
-            ledger = self.ledgers.get(heappop(self.expiring)[1])
-            if ledger is not None and ledger.is_early:
+            if (ledger := self.ledgers.get(heappop(self.expiring)[1])) is None:
+                continue
+            if ledger.is_early:
                 self._count("orphan", ledger.n)
                 self.n_early -= ledger.n
                 del self.early[ledger.base]
-            if ledger is not None:
-                self.free(ledger)
+            self.free(ledger)
 
     def expires(self, ledger: Ledger) -> int:
         """The bin at which a closed ledger goes: until then labels of it are told to be late, not to be strangers'."""

@@ -1,23 +1,25 @@
 """Late labels as the loop meets them: where they come from, how far they have come, and which windows are due."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from detectors.profile import Profile
 from driftwatch import label_checkpoint
 from driftwatch.label_clock import LabelClock, LabelShards
 from driftwatch.label_log import LabelChanges, LabelState
 from driftwatch.labels import LabelBook
+from driftwatch.outcomes import OutcomeCounter
 from driftwatch.protocols import Assigned
 from driftwatch.records import Decoded, Shard, Window
 from driftwatch.window import ShardState
 
 
 class LateLabels:
-    """The book of labels, with the shards and the watermark that it follows."""
+    """The book of labels, with the shards and the watermark that it follows; `counter_of` a profile counts them."""
 
-    def __init__(self, book: LabelBook, clock: LabelClock) -> None:
-        self.book, self.clock = book, clock
+    def __init__(self, book: LabelBook, clock: LabelClock, counter_of: Callable[[Profile], OutcomeCounter]) -> None:
+        self.book, self.clock, self._counter_of = book, clock, counter_of
         self.shards = LabelShards()
         self._only_labels: set[Shard] = set()
 
@@ -25,6 +27,10 @@ class LateLabels:
         """Goes on from what was stored. Raises StateError."""
         self.shards.restore(dict(shards))
         label_checkpoint.restore(self.book, state)
+
+    def know(self, profile: Profile) -> None:
+        """Counts what is judged on one more profile."""
+        self.book.counters[profile.hash] = self._counter_of(profile)
 
     def holds(self, shard: Shard) -> bool:
         """Whether a shard holds labels only, and is read for nothing else."""

@@ -36,5 +36,6 @@ def row(decision: Decision) -> str:
         what = "caution: " + ", ".join(decision.caution[:MOST_NAMES])
     window = decision.window
     part = f" part {decision.part}" if decision.part > 1 else ""
+    part += " (by labels)" if decision.revision else ""
     end = window.end.removesuffix("Z").replace("T", " ")[:19]
     return f"{end:<20}  {window.n_records:>8}  {decision.verdict:<12}  {p:>8}  {what}{part}".rstrip()

@@ -5,7 +5,7 @@ the configured version; what a judged window says carries the version that the w
 bounded: features come from the configuration, other label values from closed sets, versions are the last few judged.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version as distribution_version
 from itertools import product
@@ -33,7 +33,7 @@ DISCARDS = {
     "http": ("shed", OTHER),
     "decode": (
         *("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label"),
-        *("unknown_type", "error_response", "unused", "duplicate_half", "unmatched", OTHER),
+        *("unknown_type", "error_response", "unused", "duplicate_half", "unmatched", "empty", OTHER),
     ),
     "labels": (*("late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled", "no_label", OTHER),),
     "dedupe": ("duplicate", OTHER),
@@ -44,8 +44,14 @@ DISCARDS = {
 
 LOSSES = ("retention", OTHER)
 
+HTTP_STATUSES = (200, 400, 401, 404, 405, 413, 415, 501, 503)
+"""What the ingest server answers."""
+
 MAX_VERSIONS = 8
 """Versions are read from events, so only the last judged ones keep series: a canary, its predecessors, no flood."""
+
+MOST_PROFILES = 64
+"""Of so many versions the profile is shown."""
 
 _WHO = ("model", "version")
 _MAX_EXEMPLAR_CHARACTERS = 128  # OpenMetrics: label names and values of one exemplar together
@@ -105,6 +111,22 @@ class _LastWindows(Collector):
             yield family
 
 
+class _Profiles(Collector):
+    """The profile of each version, built when it is asked for."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.held: Mapping[str, str] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "driftwatch_profile_info", "1; `profile` is the content hash of the version's.", labels=(*_WHO, "profile")
+        )
+        for version, content_hash in self.held.items():
+            family.add_metric((self.model, version, content_hash), 1)
+        yield family
+
+
 class Metrics:
     """The metric families, registered with `registry`.
 
@@ -138,6 +160,8 @@ class Metrics:
         self._start_counters(version)
         self._last_windows = _LastWindows(model)
         registry.register(self._last_windows)
+        self._profiles = _Profiles(model)
+        registry.register(self._profiles)
         self._window_duration_seconds = Histogram(
             "driftwatch_window_duration_seconds",
             "Time it took to judge a window.",
@@ -158,6 +182,10 @@ class Metrics:
         shards = self._gauge("driftwatch_shards", "Shards held, by state.", "state")
         self._shards = {state: shards.labels(*who, state) for state in get_args(ShardState)}
 
+        self._learning = self._gauge(
+            "driftwatch_learning_ratio", "Share of `reference.learn` that has passed; NaN where nothing is learned."
+        ).labels(*who)
+        self._learning.set(float("nan"))
         deliveries = self._counter("driftwatch_webhook_deliveries_total", "Webhook attempts, by outcome.", "outcome")
         self._deliveries = {outcome: deliveries.labels(*who, outcome) for outcome in get_args(Delivery)}
         self._gauge("driftwatch_build_info", "1; `release` is the release of driftwatch.", "release").labels(
@@ -176,6 +204,29 @@ class Metrics:
     def lost(self, reason: str, n: int) -> None:
         """Count `n` records that were gone before they could be read; what `LOSSES` does not list counts as "other"."""
         self._lost[reason if reason in LOSSES else OTHER].inc(n)
+
+    def learning(self, share: float) -> None:
+        """Show how much of the time to learn from has passed; NaN = nothing is learned."""
+        self._learning.set(share)
+
+    def profiles(self, held: Mapping[str, str]) -> None:
+        """Show the content hash of each version's profile; of many versions, the last by name."""
+        self._profiles.held = dict(sorted(held.items())[-MOST_PROFILES:])
+
+    def add_http(self, spool_bytes: Callable[[], float], spool_max_bytes: int) -> None:
+        """Add what only an http source has, once: its spool's size and bound, and what its senders are answered."""
+        who = (self.model, self.version)
+        requests = self._counter("driftwatch_http_requests_total", "Requests of senders, by status.", "status")
+        self._http_answers = {status: requests.labels(*who, str(status)) for status in HTTP_STATUSES}
+        size = self._gauge("driftwatch_spool_bytes", "Bytes of bodies that lie in the spool.").labels(*who)
+        size.set_function(spool_bytes)
+        bound = self._gauge("driftwatch_spool_max_bytes", "Most bytes that the spool may hold.").labels(*who)
+        bound.set(spool_max_bytes)
+
+    def http_answers(self, counts: Mapping[int, int]) -> None:
+        """Count answers to senders, by status."""
+        for status, n in counts.items():
+            self._http_answers[status].inc(n)
 
     def shards(self, counts: Mapping[str, int]) -> None:
         """Show how many shards are in each state; a state that is not named has none."""

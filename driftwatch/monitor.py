@@ -6,13 +6,13 @@ from math import inf
 
 import numpy as np
 
-from detectors.performance.kind import Kind, kind_of
+from detectors.performance.kind import Kind, Learnt, kind_of
 from detectors.performance.metric import Metric
 from detectors.performance.outcome import Outcome
 from detectors.profile import Profile
 from detectors.scoring import score
 from driftwatch.outcomes import outcome_for
-from driftwatch.records import Judgement, LabelColumn, Window
+from driftwatch.records import LEARNING, Judgement, LabelColumn, Window
 
 CAUTION = 10  # times the budget's rate is what a cautious look is worth
 
@@ -22,8 +22,9 @@ Compared = tuple[tuple[Metric, float | None], ...]
 class Monitor:
     """Judges windows on the profiles that their tables are counted on.
 
-    `profiles`: by content hash, each with the rate of alarms a window that its budget allows. `label`: what is judged
-    the second time. `prediction`: the column of what the model says.
+    `profiles`: by content hash, each with the rate of alarms a window that its budget allows. A window that holds a
+    share of the source's shards is judged by that share of the rate. `label`: what is judged the second time.
+    `prediction`: the column of what the model says.
     """
 
     def __init__(
@@ -34,15 +35,30 @@ class Monitor:
         label: LabelColumn | None = None,
         prediction: str | None = None,
     ) -> None:
-        self._profiles, self._min_records, self._label = profiles, min_records, label
-        self._learnt = {key: profile.learnt(prediction) for key, (profile, _) in profiles.items()}
+        self._min_records, self._label, self._prediction = min_records, label, prediction
+        self._profiles: dict[str, tuple[Profile, float]] = {}
+        self._learnt: dict[str, Learnt] = {}
+        for profile, rate in profiles.values():
+            self.know(profile, rate)
+
+    def know(self, profile: Profile, rate: float) -> None:
+        """Judges what is counted on one more profile."""
+        self._profiles[profile.hash] = profile, rate
+        self._learnt[profile.hash] = profile.learnt(self._prediction)
+
+    def forget(self, content_hash: str) -> None:
+        """Judges nothing more that is counted on a profile."""
+        self._profiles.pop(content_hash, None)
+        self._learnt.pop(content_hash, None)
 
     def judge(self, window: Window) -> Judgement:
         """The judgement; undetermined without a profile or with too few records."""
         found = self._profiles.get(window.profile)
         if found is None:
-            return undetermined("no_profile")
+            return undetermined("learning" if window.profile == LEARNING else "no_profile")
         profile, rate = found
+        if window.share is not None:
+            rate *= len(window.share[0]) / window.share[1]
         estimates = self._estimates(profile, window)
         if window.revision:
             return self._judge_labels(profile, rate, window, estimates)

@@ -8,7 +8,8 @@ read again gives the same ids.
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from driftwatch.dedupe import Seen, take
 from driftwatch.errors import SourceError
 from driftwatch.halves import Halves
 from driftwatch.late_labels import LateLabels
+from driftwatch.learning import Learner
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
@@ -56,6 +58,7 @@ class Parts:
     until it does not; False = we were told to stop before it went through. `committed`: told after each transaction;
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
     `halves`: what the decoder keeps for later, None where it keeps nothing. `labels`: None where none are read.
+    `learner`: keeps rows that a profile is learned from, None where there is one.
     `warn`: takes a line for the log.
     """
 
@@ -76,6 +79,7 @@ class Parts:
     dedupe: int
     halves: Halves | None = None
     labels: LateLabels | None = None
+    learner: Learner | None = None
     warn: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
@@ -98,6 +102,7 @@ class Pipeline:
         self._seen: dict[Shard, Seen] = {}
         self._anew: set[Shard] = set()  # shards whose stored ids do not count any more
         self._rows, self._saved_s = 0, parts.clock()
+        self._share: tuple[tuple[Shard, ...], int] | None = None
         self._stopped = False
         self.decided = 0
         self.outcomes: Counter[Outcome] = Counter()
@@ -108,7 +113,10 @@ class Pipeline:
             if not self._take(event):
                 return
             self._p.turned(len(event.messages) if isinstance(event, Frames) else 0)
-            windows = self._judgeable(self._p.windower.closed())
+            # The shards of one share are assigned one by one: none is judged before all are there.
+            windows = [] if isinstance(event, Assigned) else self._judgeable(self._p.windower.closed())
+            if self._p.halves is not None:
+                self._p.halves.reached_s = self._p.windower.reached_s if len(self._seen) > 1 else inf
             due = self._rows >= CHECKPOINT_ROWS or self._p.clock() - self._saved_s >= CHECKPOINT_S
             if (windows or due) and not self._save(windows):
                 return
@@ -139,11 +147,15 @@ class Pipeline:
                     self._p.labels.clock.at_end(shard, final=final, now_s=now_s)
                 if not self._holds_labels(shard):
                     windower.at_end(shard, final=final, now_s=now_s)
+                    if self._p.learner is not None:
+                        self._p.learner.at_end(shard)
             case Revoked(shard):
                 self._let_go(shard)
-            case Held(shards):
+            case Held(shards, of, gone):
+                self._share = None if of is None or of <= len(shards) else (tuple(sorted(shards)), of)
                 for shard in self._shards.keys() - shards - self._anew:
-                    self._let_go(shard)
+                    if not shard.startswith(gone):
+                        self._let_go(shard)
             case _:
                 windower.tick(now_s)
                 if self._p.labels is not None:
@@ -161,22 +173,31 @@ class Pipeline:
             return
         known = windower.state(shard)
         position = None if known is None else known.position
-        if position is not None and event.end is not None and position > event.end:
+        is_another = position is not None and (event.anew or (event.end is not None and position > event.end))
+        if is_another:
             self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
-            windower.forget(shard)
-            self._let_go(shard)
-            position, committed = None, None
-        if position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
+            position = event.start
+            windower.begin_anew(shard, position)
+            windower.assign(shard, position, now_s=now_s)
+            self._seen[shard] = Seen(self._p.dedupe)
+            self._anew.add(shard)  # what was counted stays, its ids do not
+        elif position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
             self._let_go(shard)
             position = event.start if committed is None else committed.position
             if event.end is not None and position > event.end:
-                position, committed = event.start, None
+                position, committed, is_another = event.start, None, True
             read_to, open_from_s = checkpoint.judged_before(committed)
             self._seen[shard] = Seen(self._p.dedupe)
             windower.assign(shard, position, read_to=read_to, open_from_s=open_from_s, now_s=now_s)
         elif shard not in self._seen:
-            self._seen[shard] = checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
+            self._seen[shard] = (
+                Seen(self._p.dedupe)
+                if shard in self._anew
+                else checkpoint.restored_seen(self._remembered, shard, self._p.dedupe)
+            )
             windower.assign(shard, position, now_s=now_s)
+        if self._p.learner is not None:
+            self._p.learner.assign(shard, anew=is_another)
         if self._p.labels is not None:
             state = windower.state(shard)
             self._p.labels.watch(shard, () if state is None else state.clock_s, now_s)
@@ -188,6 +209,8 @@ class Pipeline:
                 f"{event.shard}: {lost} records were gone before they were read; the topic's retention is too short"
             )
             self._p.metrics.lost("retention", lost)
+            if not event.holds_labels:
+                self._p.windower.gap(event.shard)
         self._p.source.begin(event.shard, position + lost)
 
     def _assign_labels(self, event: Assigned, now_s: float) -> None:
@@ -196,7 +219,7 @@ class Pipeline:
         if labels is None:
             raise SourceError(f"`events.label` must say what a label is; got labels from {shard} without it. Add it.")
         known = labels.shards.state(shard)
-        position = None if known is None else known.position
+        position = None if known is None or event.anew else known.position
         if position is not None and event.end is not None and position > event.end:
             self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
             position, committed = None, None
@@ -210,12 +233,20 @@ class Pipeline:
         if self._p.labels is not None:
             self._p.labels.drop(shard)
         self._p.windower.revoke(shard)
+        if self._p.halves is not None:
+            self._p.halves.release(shard)
+        if self._p.learner is not None:
+            self._p.learner.revoke(shard)
         self._seen.pop(shard, None)
         self._anew.add(shard)
 
     def _take_frames(self, frames: Frames, now_s: float) -> bool:
         decoded = self._p.decoder.decode(frames)
         records, added = self._add(frames.shard, decoded, now_s)
+        if decoded.waiting_s and len(self._seen) > 1:  # rows may come of another shard's messages alone
+            self._p.windower.show(frames.shard, decoded.waiting_s)
+        if self._p.learner is not None and not self._holds_labels(frames.shard):
+            self._p.learner.add(records, ahead=added.ahead, end=decoded.end)
         if self._p.labels is not None:
             self._p.labels.take(frames.shard, decoded, now_s)
         poison = [*decoded.poison, *(ahead(decoded.events or frames, records, int(i)) for i in added.ahead)]
@@ -266,6 +297,7 @@ class Pipeline:
         p = self._p
         decisions: list[Decision] = []
         state = self._policy_state
+        windows = [window if self._share is None else replace(window, share=self._share) for window in windows]
         for window in windows:
             started = time.perf_counter()
             decision, state = p.policy.judge(window, p.monitor.judge(window), state)
@@ -284,6 +316,7 @@ class Pipeline:
             seen_from=seen_from,
             halves=None if p.halves is None else p.halves.changes(),
             labels=labels,
+            learning=None if p.learner is None else p.learner.changes(),
             policy=state.to_bytes() if decisions else None,
             decisions=[
                 StoredDecision(w.stream.version, w.end_s, w.part, line) for w, line in zip(windows, lines, strict=True)
@@ -296,7 +329,7 @@ class Pipeline:
         self.decided += len(decisions)
         self._anew.clear()
         held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
-        marks = {s: checkpoint.mark(known, p.windower.rewind(s), p.store.store_id) for s, known in held.items()}
+        marks = {s: checkpoint.mark(known, self._rewind(s), p.store.store_id) for s, known in held.items()}
         for s, known in of_labels.items():
             if known.position is not None:
                 marks[s] = checkpoint.mark(known, known.position, p.store.store_id)
@@ -304,6 +337,11 @@ class Pipeline:
         p.committed()
         self._show(decisions, lines)
         return True
+
+    def _rewind(self, shard: Shard) -> int:
+        """Where anybody else would have to read from: before all that is in an unjudged window, or waits."""
+        position, halves = self._p.windower.rewind(shard), self._p.halves
+        return position if halves is None else int(min(position, halves.rewind(shard, self._p.windower.oldest_s)))
 
     def _show(self, decisions: Sequence[Decision], lines: Sequence[bytes]) -> None:
         windower, metrics = self._p.windower, self._p.metrics

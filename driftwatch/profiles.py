@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ from detectors.profile import Profile
 from detectors.reference import MIN_ROWS, build, recalibrate
 from driftwatch.config import Config
 from driftwatch.errors import ConfigError, DriftwatchError, SourceError
-from driftwatch.records import Column, LabelColumn, Mark, Schema
+from driftwatch.records import Category, Column, LabelColumn, Mark, Schema
 
 SUFFIX = ".profile"
+DAY_S = 86_400.0
 LADDER = 3.0  # from one simulated window size to the next, at most
 UNKNOWN_ROWS = 1000  # of a window, where neither the configuration nor the reference's times tell
 
@@ -63,6 +64,17 @@ def ladder(low: int, high: int) -> list[int]:
     return sorted({round(float(v)) for v in np.geomspace(low, high, steps + 1)})
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a profile is built of: a reference's columns in time order, rows a second, and facts to keep with it."""
+
+    columns: Mapping[str, np.ndarray | list[Category]]
+    invalid: Mapping[str, np.ndarray]
+    n_rows: int
+    rows_per_second: float | None
+    about: Mapping[str, str | float | None]
+
+
 def build_profile(config: Config, path: Path, progress: Callable[[float], None] = lambda _: None) -> Profile:
     """Reads a reference file and builds its profile. Raises ConfigError where the file does not fit the configuration.
 
@@ -87,30 +99,37 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
             f"`{path.name}` must hold at least {MIN_ROWS} rows; got {read.n_rows}. A reference of some thousands of "
             "rows, ten times a window, keeps an alarm budget."
         )
-    rate = rows_per_second(read.times_s)
+    about = {"reference": reference_key(config, path)}
+    material = Material(read.columns, read.invalid, read.n_rows, rows_per_second(read.times_s), about)
+    return build_of(config, material, lambda share: progress(0.1 + 0.9 * share))
+
+
+def build_of(config: Config, material: Material, progress: Callable[[float], None] = lambda _: None) -> Profile:
+    """The profile of a reference that was read already."""
+    from driftwatch import reference_labels
+
+    label = config.event_schema().label
+    kinds: dict[str, FeatureKind] = {c.name: c.kind for c in config.event_schema().columns}
+    if label is not None:
+        kinds[label.name] = label.kind
     values = {
-        name: column if isinstance(column, np.ndarray) else [None if v is Mark.INVALID else v for v in column]
-        for name, column in read.columns.items()
+        name: column if isinstance(column, np.ndarray) else [None if isinstance(v, Mark) else v for v in column]
+        for name, column in material.columns.items()
     }
-    kinds: dict[str, FeatureKind] = {c.name: c.kind for c in columns}
-    delayed = reference_labels.add_loss(schema.label, values, kinds, path)
-    about: dict[str, str | float | None] = {
-        "model": config.model.name,
-        "version": config.model.version,
-        "rows_per_second": rate,
-        "reference": reference_key(config, path),
-    }
+    rate, of_columns = material.rows_per_second, {name: kinds[name] for name in values}
+    delayed = reference_labels.add_loss(label, values, of_columns)
     made = build(
         values,
-        kinds,
-        sizes=sizes(config, rate, read.n_rows),
+        of_columns,
+        sizes=sizes(config, rate, material.n_rows),
         alarm=alarm_policy(config),
-        invalid=read.invalid,
+        invalid=material.invalid,
         mmd_rows=config.detectors.mmd.rows,
         delayed=delayed,
-        progress=lambda share: progress(0.1 + 0.9 * share),
+        progress=progress,
     )
-    return replace(made, about=about)
+    model = {"model": config.model.name, "version": config.model.version, "rows_per_second": rate}
+    return replace(made, about={**model, **material.about})
 
 
 def rows_per_second(times_s: np.ndarray | None) -> float | None:
@@ -128,6 +147,17 @@ def known_rate(profile: Profile) -> float | None:
 
 def reference_key(config: Config, path: Path) -> str:
     """What a stored profile depends on: the reference file's content and the columns, MMD rows and windows."""
+    digest = file_digest(path)
+    columns: list[object] = [(c.name, c.kind, c.path) for c in config.event_schema().columns]
+    if config.event_schema().label is not None:
+        columns.append(config.event_schema().label)
+    window = (config.window.length, config.window.slide, config.window.count, config.window.min_records)
+    digest.update(repr((columns, config.detectors.mmd.rows, window, alarm_policy(config))).encode())
+    return digest.hexdigest()[:32]
+
+
+def file_digest(path: Path) -> "hashlib._Hash":
+    """The digest of a reference file's content. Raises ConfigError."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -135,12 +165,7 @@ def reference_key(config: Config, path: Path) -> str:
                 digest.update(block)
     except OSError as error:
         raise ConfigError(f"`reference.path` must name a file that can be read; got {path}: {error}.") from error
-    columns: list[object] = [(c.name, c.kind, c.path) for c in config.event_schema().columns]
-    if config.event_schema().label is not None:
-        columns.append(config.event_schema().label)
-    window = (config.window.length, config.window.slide, config.window.count, config.window.min_records)
-    digest.update(repr((columns, config.detectors.mmd.rows, window, alarm_policy(config))).encode())
-    return digest.hexdigest()[:32]
+    return digest
 
 
 def load_profile(path: Path, *, codes: bool = False) -> Profile:
@@ -192,24 +217,52 @@ def simulate_again(profile: Profile, config: Config, progress: Callable[[float],
     return recalibrate(profile, sizes=wanted, alarm=alarm_policy(config), progress=progress)
 
 
-def in_subprocess(config_path: Path, source: Path, turned: Callable[[], None] = lambda: None) -> bytes:
-    """A profile file made by `driftwatch profile` in a process of its own, whose memory goes with it.
+class Making:
+    """A profile that is being made by `driftwatch profile` in a process of its own, whose memory goes with it.
 
-    `source` is a reference, or a profile whose null distributions are simulated again. `turned` is called meanwhile.
+    `source` is a reference, a profile whose null distributions are simulated again, or the state file that holds rows
+    to learn from. `close` ends it.
     """
-    with tempfile.TemporaryDirectory(prefix="driftwatch-") as folder:
-        out = Path(folder) / f"made{SUFFIX}"
-        command = [sys.executable, "-m", "driftwatch", "profile", str(source), "-c", str(config_path), "-o", str(out)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
-            while child.poll() is None:
-                turned()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(1.0)
-        if child.returncode == ConfigError.exit_code:
-            raise ConfigError(f"{source}: no profile could be built of it; the reason stands above.")
-        if child.returncode:
-            raise DriftwatchError(f"{source}: building its profile ended with exit code {child.returncode}.")
-        return out.read_bytes()
+
+    def __init__(self, config_path: Path, source: Path | bytes) -> None:
+        self._name = str(source) if isinstance(source, Path) else "the profile that was put"
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="driftwatch-")
+            self._out = Path(self._folder.name) / f"made{SUFFIX}"
+            if isinstance(source, bytes):
+                data, source = source, Path(self._folder.name) / f"given{SUFFIX}"
+                source.write_bytes(data)
+            command = [sys.executable, "-m", "driftwatch", "profile", str(source), "-c", str(config_path)]
+            self._child = subprocess.Popen([*command, "-o", str(self._out)], stdout=subprocess.DEVNULL)
+        except OSError as error:
+            raise DriftwatchError(f"{self._name}: its profile cannot be built now: {error}.") from error
+
+    def wait(self, seconds: float) -> bytes | None:
+        """The profile file's bytes once it is made, None where it takes longer. Raises DriftwatchError."""
+        try:
+            code = self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        if code == ConfigError.exit_code:
+            raise ConfigError(f"{self._name}: no profile could be built of it; the reason stands above.")
+        if code:
+            raise DriftwatchError(f"{self._name}: building its profile ended with exit code {code}.")
+        return self._out.read_bytes()
+
+    def close(self) -> None:
+        """Ends the process where it runs, and removes its files."""
+        if self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+        self._folder.cleanup()
+
+
+def in_subprocess(config_path: Path, source: Path | bytes, turned: Callable[[], None] = lambda: None) -> bytes:
+    """A profile file made in a process of its own; `turned` is called meanwhile. Raises DriftwatchError."""
+    with contextlib.closing(Making(config_path, source)) as making:
+        while (made := making.wait(1.0)) is None:
+            turned()
+        return made
 
 
 def rate_per_window(config: Config, profile: Profile) -> float:
@@ -257,6 +310,27 @@ def warnings(profile: Profile, config: Config) -> list[str]:
             "unproven there. Use a reference of at least ten windows."
         )
     return said
+
+
+def covered_s(profile: Profile) -> float | None:
+    """Seconds of event time that the reference covers, where it had times; of learned rows not all are kept."""
+    rate, seen = known_rate(profile), profile.about.get("rows_seen")
+    n_rows = seen if isinstance(seen, float) else profile.n_rows - 1
+    return None if rate is None else n_rows / rate
+
+
+def cycles(profile: Profile) -> str:
+    """How many days a reference covers, in words."""
+    days = (covered_s(profile) or 0.0) / DAY_S
+    others = "" if days >= 1 else "; hours that it does not hold may look like drift"
+    return f"{days:,.2f} daily cycles{others}"
+
+
+def coverage(profile: Profile, config: Config) -> list[str]:
+    """What a learned reference is worth, each a sentence: daily cycles and effective rows, then the warnings."""
+    worth = profile.n_rows / max(profile.need, 1.0)
+    said = f"{profile.n_rows:,} rows of {cycles(profile)}; they are worth about {worth:,.0f} independent rows."
+    return [said, *warnings(profile, config)]
 
 
 def label_warnings(profile: Profile, config: Config) -> list[str]:

@@ -12,12 +12,14 @@ class Assigned:
     """A shard is ours to read. The answer is `Source.begin`. `committed`: what the source itself remembers.
 
     Said again of a shard that is read already, it asks where to go on: its next message is gone, or it begins anew.
+    `anew`: the source knows that another log has the shard's name now.
     """
 
     shard: Shard
     start: int = 0  # the position of the first message that the shard still has
     end: int | None = None  # where its next message will lie, where the source knows
     committed: "CommitMark | None" = None
+    anew: bool = False
     holds_labels: bool = False  # and nothing else: no window waits for it
 
 
@@ -30,9 +32,15 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """All shards that are ours since the last assignment: what is remembered of others is theirs to judge."""
+    """All shards that are ours since the last assignment: what is remembered of others is theirs to judge.
+
+    `of`: how many shards the source has, ours and others', where it knows. `gone`: the beginnings of the names of those
+    that are nobody's, since the source lost them: what is remembered of them is kept.
+    """
 
     shards: frozenset[Shard]
+    of: int | None = None
+    gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,13 @@ Kind = Literal["numeric", "categorical", "embedding"]
 Group = Literal["features", "prediction", "label"]
 
 
+NO_PROFILE = ""
+"""In place of a profile's hash: the version has none, and only its rows are counted."""
+
+LEARNING = "learning"
+"""The same while its profile is being learned."""
+
+
 class Mark(Enum):
     """What stands in a category column where there is no category."""
 
@@ -194,6 +201,7 @@ class Decoded:
     """What a batch of frames turned out to hold. `end` is the position after its last message.
 
     `events`: the frames of the single events, whose positions the records' are, where a message may hold several.
+    `waiting_s`: event times of messages that are no rows before their other half comes.
     """
 
     records: Records
@@ -201,6 +209,7 @@ class Decoded:
     end: int
     discarded: dict[str, int]  # reason → count of messages that are no rows on purpose: tombstone, other_model, label
     events: Frames | None = None
+    waiting_s: Sequence[float] = ()
     labels: Labels | None = None
     invalid_labels: int = 0  # values that are no label, in label events and others
 
@@ -226,7 +235,7 @@ class Window:
     end_s: float
     n_records: int
     table: Table
-    profile: str  # content hash of the profile that the table is counted on, "" where there was none
+    profile: str  # content hash of the profile that the table is counted on; NO_PROFILE, LEARNING: none
     part: int = 1
     partial: bool = False
     share: tuple[tuple[Shard, ...], int] | None = None  # (shards, of how many): this member's share of the partitions

@@ -1,7 +1,6 @@
 """Labels in a reference: their column, and the loss of each row beside it."""
 
 from collections.abc import MutableMapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from detectors.grid import FeatureKind
@@ -21,7 +20,7 @@ def column(schema: Schema, names: Sequence[str]) -> Column | None:
 
 
 def add_loss(
-    label: LabelColumn | None, values: MutableMapping[str, Any], kinds: MutableMapping[str, FeatureKind], path: Path
+    label: LabelColumn | None, values: MutableMapping[str, Any], kinds: MutableMapping[str, FeatureKind]
 ) -> Delayed:
     """Adds the loss of each row where the reference has predictions and labels; what comes with the labels."""
     if label is None or label.name not in values:
@@ -33,7 +32,7 @@ def add_loss(
         return Delayed(frozenset({label.name}))
     classes = None
     if label.judged_as in ("probability", "binary"):
-        classes = two_classes(label, values[label.name], path)
+        classes = two_classes(label, values[label.name])
     outcome, loss = outcome_of(
         label.judged_as,
         names=(prediction, label.name),
@@ -50,7 +49,7 @@ def plain(text: str) -> str:
     return text.removesuffix(".0") if text.removesuffix(".0").isdecimal() else text
 
 
-def two_classes(label: LabelColumn, values: Sequence[str | None], path: Path) -> tuple[str, str]:
+def two_classes(label: LabelColumn, values: Sequence[str | None]) -> tuple[str, str]:
     """(the other class, the positive one) of a binary label. Raises ConfigError."""
     found = sorted({v for v in values if v is not None})
     positive = label.positive
@@ -58,7 +57,7 @@ def two_classes(label: LabelColumn, values: Sequence[str | None], path: Path) ->
         positive = "true"
     if len(found) > 2 or (len(found) == 2 and positive not in found):
         raise ConfigError(
-            f"`{path.name}` must hold two classes of the label {label.name!r}, one of them `performance.positive`, "
+            f"the reference must hold two classes of the label {label.name!r}, one of them `performance.positive`, "
             f"{label.positive!r}; got {', '.join(map(repr, found[:5]))}. Correct one of the two."
         )
     other = [c for c in found if c != positive]

@@ -1,4 +1,4 @@
-"""The sidecar's HTTP server: metrics for Prometheus and probes for the kubelet."""
+"""The sidecar's HTTP server: metrics for Prometheus, probes for the kubelet, profiles for whoever deploys a model."""
 
 import gzip
 import logging
@@ -19,10 +19,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from driftwatch.errors import ConfigError
+from driftwatch.profile_answers import Answer, Desk, refusal, version_of
 
 TURN_LIMIT_S = 30.0
 """A loop that has not turned for longer counts as dead."""
 
+PATHS = {"/metrics", "/livez", "/readyz"}
 _CONNECTION_LIMIT_S = 10.0
 _MAX_CONNECTIONS = 32
 _log = logging.getLogger(__name__)
@@ -67,14 +69,17 @@ class Health:
 
 
 class Server:
-    """Serves `/metrics`, `/livez` and `/readyz` from a daemon thread until `close`.
+    """Serves `/metrics`, `/livez`, `/readyz` and `/v1/profile` from a daemon thread until `close`.
 
-    Raises ConfigError where it cannot listen. Port 0 takes a free one; `port` says which.
+    Raises ConfigError where it cannot listen. Port 0 takes a free one; `port` says which. `token`: who may put a
+    profile; None = nobody.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(
+        self, host: str, port: int, registry: CollectorRegistry, health: Health, *, token: str | None = None
+    ) -> None:
         try:
-            self._listener = _Listener(host, port, registry, health)
+            self._listener = _Listener(host, port, registry, health, token)
         except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"`port` must be free to listen on at {host!r}; got {port} ({error}). "
@@ -85,6 +90,10 @@ class Server:
             target=self._listener.serve_forever, args=(0.1,), name="driftwatch-server", daemon=True
         )
         self._thread.start()
+
+    def answer_profiles(self, desk: Desk) -> None:
+        """From now on there are profiles to ask for."""
+        self._listener.desk = desk
 
     def close(self) -> None:
         """Stop listening; requests in progress are cut off."""
@@ -104,7 +113,9 @@ class _Listener(ThreadingMixIn, TCPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health, token: str | None) -> None:
+        self.token = token
+        self.desk: Desk | None = None  # None until profiles are loaded
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.registry, self.health = registry, health
         self._since_s: dict[socket.socket, float] = {}
@@ -165,9 +176,45 @@ class _Handler(BaseHTTPRequestHandler):
             status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
             self._text(status, "\n".join(missing) or "ok")
         else:
-            self._problem(HTTPStatus.NOT_FOUND, "There are /metrics, /livez and /readyz.")
+            self._show_profile()
 
     do_HEAD = do_GET
+
+    def do_PUT(self) -> None:
+        """Takes a profile."""
+        version, desk = version_of(self.path.partition("?")[0]), self.server.desk
+        if version is None or desk is None:
+            self._no_profile(version)
+        else:
+            length = self.headers.get("Content-Length")
+            refused = refusal(self.server.token, self.headers.get("Authorization"), length)
+            if refused is None:
+                self._answer(desk.put(version, self.rfile.read(int(length or 0))))
+                return
+            self._answer(refused)
+        self._read_the_rest()
+
+    def _show_profile(self) -> None:
+        version, desk = version_of(self.path.partition("?")[0]), self.server.desk
+        if version is None or desk is None:
+            self._no_profile(version)
+        else:
+            self._answer(desk.get(version))
+
+    def _no_profile(self, version: str | None) -> None:
+        if version is not None:
+            self._problem(HTTPStatus.SERVICE_UNAVAILABLE, "The profiles are not loaded yet.", {"Retry-After": "1"})
+        elif self.path.partition("?")[0] in PATHS:
+            self._problem(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD.", {"Allow": "GET, HEAD"})
+        else:
+            self._problem(HTTPStatus.NOT_FOUND, "There are /metrics, /livez, /readyz and /v1/profile/VERSION.")
+
+    def _answer(self, answer: Answer) -> None:
+        if answer.detail is not None:
+            self._problem(answer.status, answer.detail, dict(answer.headers))
+        else:
+            headers = {"Content-Type": "application/json"}
+            self._send(answer.status, headers, msgspec.json.encode(answer.body) + b"\n")
 
     def _metrics(self) -> None:
         try:
@@ -203,11 +250,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Refuse what http.server itself cannot take: a method without a `do_` function (501), a bad or long head."""
         if code != HTTPStatus.NOT_IMPLEMENTED:
             self._problem(HTTPStatus(code), message or "The request cannot be read.")
-        elif self.path.partition("?")[0] in {"/metrics", "/livez", "/readyz"}:
-            self._problem(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD.", {"Allow": "GET, HEAD"})
+        elif version_of(self.path.partition("?")[0]) is not None:
+            self._problem(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET, HEAD and PUT.", {"Allow": "GET, HEAD, PUT"})
         else:
-            self._problem(HTTPStatus.NOT_FOUND, "There are /metrics, /livez and /readyz.")
-        # A close with unread bytes resets the connection, and the client may lose the answer: read some of them first.
+            self._no_profile(None)
+        self._read_the_rest()
+
+    def _read_the_rest(self) -> None:
+        """A close with unread bytes resets the connection, and the client may lose the answer: reads some of them."""
         with suppress(OSError):  # gone or too slow: it has had its answer
             self.connection.shutdown(socket.SHUT_WR)
             self.rfile.read(65_536)

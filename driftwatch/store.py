@@ -13,11 +13,13 @@ from typing import NamedTuple
 import msgspec
 
 from driftwatch.errors import StateError
-from driftwatch.halves import Half, HalfKey, HalvesChanges, HalvesState
+from driftwatch.halves import Half, HalfKey, HalvesChanges, HalvesState, Read
 from driftwatch.label_log import LabelChanges, LabelState
+from driftwatch.learned_rows import LearningChanges
 from driftwatch.outbox import Message
 from driftwatch.store_labels import load_labels, save_labels
 from driftwatch.store_outbox import StoredOutbox
+from driftwatch.store_profiles import StoredProfiles, save_learning
 from driftwatch.store_schema import connect, create_or_check, damaged, make_file, state_errors, transaction
 
 DAY_S = 86_400.0
@@ -68,20 +70,13 @@ class StoredDecision(NamedTuple):
     line: bytes
 
 
-class Assignment(NamedTuple):
-    """The profile on which a version's windows are counted that start at `since_s` or later."""
-
-    version: str
-    since_s: float
-    hash: str
-
-
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """All that moves at once. What is not named stays as it is.
 
     `seen_from`: the shard's ids before this number are forgotten (whole chunks), before `seen` is written; a number
     beyond all forgets every one, for a shard that is counted anew. `halves`: which wait, and which wait no longer.
+    `learning`: rows that a profile is learned from, and how far that is.
     `policy`: its state, opaque.
     """
 
@@ -95,6 +90,7 @@ class Transaction:
     messages: Sequence[Message] = ()
     halves: HalvesChanges | None = None
     labels: LabelChanges | None = None
+    learning: LearningChanges | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +110,11 @@ class Remembered:
     labels: LabelState = field(default_factory=LabelState)
 
 
-class Store:
+class Store(StoredProfiles):
     """The open state file. `Store.open` makes one; every method raises StateError, StoreUnavailable among them."""
 
     def __init__(self, database: sqlite3.Connection, path: Path | None, store_id: str, keep_s: float) -> None:
-        self._database = database
-        self._path = path
-        self._keep_s = keep_s
+        super().__init__(database, path, keep_s)
         self.store_id = store_id  # a UUID made with the file
 
     @classmethod
@@ -160,6 +154,8 @@ class Store:
                 self._save_halves(changes.halves)
             if changes.labels is not None:
                 save_labels(self._database, changes.labels)
+            if changes.learning is not None:
+                save_learning(self._database, changes.learning)
             if changes.policy is not None:
                 self._database.execute("INSERT OR REPLACE INTO alarms VALUES (1, ?)", (changes.policy,))
             if changes.decisions:
@@ -181,12 +177,14 @@ class Store:
             )
             seen = self._database.execute("SELECT shard, first, ids FROM seen ORDER BY shard, first")
             policy = self._database.execute("SELECT state FROM alarms").fetchone()
-            halves = self._database.execute("SELECT shard, source, id, kind, time_s, data FROM halves ORDER BY seq")
-            clock = self._database.execute("SELECT times FROM halves_clock").fetchone()
+            halves = self._database.execute(
+                "SELECT source, id, kind, time_s, data, shard, position FROM halves ORDER BY seq"
+            )
+            clock = self._database.execute("SELECT times, read FROM halves_clock").fetchone()
             parts = self._database.execute("SELECT version, end_s, max(part) FROM decisions GROUP BY version, end_s")
             try:
                 chunks = [SeenChunk(shard, first, _ids.decode(ids)) for shard, first, ids in seen]
-                times_s = () if clock is None else _times.decode(clock[0])
+                times_s, read = ((), {}) if clock is None else (_times.decode(clock[0]), _read.decode(clock[1]))
             except msgspec.MsgspecError as error:
                 raise damaged(self._path, error) from error
             return Remembered(
@@ -195,7 +193,7 @@ class Store:
                 seen=chunks,
                 policy=None if policy is None else policy[0],
                 parts={(version, end_s): part for version, end_s, part in parts},
-                halves=HalvesState({HalfKey(*row[:3]): Half(*row[3:]) for row in halves}, times_s),
+                halves=HalvesState({HalfKey(*row[:2]): Half(*row[2:]) for row in halves}, times_s, read),
                 labels=load_labels(self._database),
             )
 
@@ -221,36 +219,12 @@ class Store:
             if len(rows) < _PAGE_ROWS:
                 return
 
-    def assign(self, assignment: Assignment, body: bytes) -> None:
-        """Keeps a profile and makes it the version's.
-
-        The one before it is kept too: windows that start before `since_s` are counted on it. Older ones go, once no
-        pane is counted on them.
-        """
-        with state_errors(self._path), transaction(self._database):
-            self._database.execute("INSERT OR IGNORE INTO profiles VALUES (?, ?)", (assignment.hash, body))
-            self._database.execute("INSERT OR REPLACE INTO assignments VALUES (?, ?, ?)", assignment)
-            self._database.execute(
-                "DELETE FROM assignments WHERE version = ?1 AND since_s NOT IN"
-                " (SELECT since_s FROM assignments WHERE version = ?1 ORDER BY since_s DESC LIMIT 2)",
-                (assignment.version,),
-            )
-            self._database.execute(
-                "DELETE FROM profiles WHERE hash NOT IN (SELECT hash FROM assignments)"
-                " AND hash NOT IN (SELECT profile FROM panes)"
-            )
-
-    def current(self) -> list[Assignment]:
-        """By version and time, at most two a version: the last holds from its `since_s` on, the other before that."""
+    def profiles(self) -> StoredProfiles:
+        """The profiles on a connection of their own, for another thread; also of a store that is open read-only."""
+        if self._path is None:
+            raise StateError("`state.path` must be a file to keep profiles in; got a store in memory. Name one.")
         with state_errors(self._path):
-            rows = self._database.execute("SELECT version, since_s, hash FROM assignments ORDER BY version, since_s")
-            return [Assignment(*row) for row in rows]
-
-    def profile(self, content_hash: str) -> bytes | None:
-        """A profile's bytes; None where no assignment or pane needs it."""
-        with state_errors(self._path):
-            row = self._database.execute("SELECT body FROM profiles WHERE hash = ?", (content_hash,)).fetchone()
-        return None if row is None else bytes(row[0])
+            return StoredProfiles(connect(self._path), self._path, self._keep_s)
 
     def outbox(self) -> StoredOutbox:
         """The outbox on a connection of its own, for another thread; also of a store that is open read-only."""
@@ -258,11 +232,6 @@ class Store:
             raise StateError("`state.path` must be a file to deliver webhooks from; got a store in memory. Name one.")
         with state_errors(self._path):
             return StoredOutbox(connect(self._path), self._path)
-
-    def close(self) -> None:
-        """Closes the file; every save before is in it."""
-        with state_errors(self._path):
-            self._database.close()
 
     def _save_counts(self, changes: Transaction) -> None:
         """Shards, panes and seen ids."""
@@ -287,12 +256,13 @@ class Store:
         )
 
     def _save_halves(self, changes: HalvesChanges) -> None:
-        self._database.executemany("DELETE FROM halves WHERE shard = ? AND source = ? AND id = ?", changes.gone)
+        self._database.executemany("DELETE FROM halves WHERE source = ? AND id = ?", changes.gone)
         self._database.executemany(
-            "INSERT INTO halves (shard, source, id, kind, time_s, data) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO halves (source, id, kind, time_s, data, shard, position) VALUES (?, ?, ?, ?, ?, ?, ?)",
             ((*key, *half) for key, half in changes.waiting.items()),
         )
-        self._database.execute("INSERT OR REPLACE INTO halves_clock VALUES (1, ?)", (_encoder.encode(changes.times_s),))
+        clock = _encoder.encode(changes.times_s), _encoder.encode(changes.read)
+        self._database.execute("INSERT OR REPLACE INTO halves_clock VALUES (1, ?, ?)", clock)
 
     def _save_decisions(self, decisions: Sequence[StoredDecision]) -> None:
         self._database.executemany(
@@ -307,3 +277,4 @@ class Store:
 _encoder = msgspec.msgpack.Encoder()
 _ids = msgspec.msgpack.Decoder(list[str])
 _times = msgspec.msgpack.Decoder(tuple[float, ...])
+_read = msgspec.msgpack.Decoder(Read)

@@ -14,7 +14,9 @@ def save_labels(database: sqlite3.Connection, changes: LabelChanges) -> None:
     database.executemany("INSERT OR REPLACE INTO label_ledgers VALUES (?, ?)", changes.ledgers.items())
     database.executemany("INSERT INTO label_log (ledger, expires, kind, body) VALUES (?, ?, ?, ?)", changes.entries)
     database.executemany("DELETE FROM label_windows WHERE number = ?", [(number,) for number in changes.judged])
-    database.executemany("INSERT OR REPLACE INTO label_windows VALUES (?, ?)", changes.windows.items())
+    database.executemany(
+        "INSERT OR REPLACE INTO label_windows VALUES (?, ?, ?)", ((n, *row) for n, row in changes.windows.items())
+    )
     database.execute("INSERT OR REPLACE INTO label_book VALUES (1, ?)", (changes.book,))
 
 
@@ -24,7 +26,9 @@ def load_labels(database: sqlite3.Connection) -> LabelState:
     entries = database.execute("SELECT ledger, expires, kind, body FROM label_log ORDER BY seq")
     return LabelState(
         ledgers=dict(database.execute("SELECT number, state FROM label_ledgers ORDER BY number")),
-        windows=dict(database.execute("SELECT number, body FROM label_windows ORDER BY number")),
+        windows={
+            n: row for n, *row in database.execute("SELECT number, profile, body FROM label_windows ORDER BY number")
+        },
         entries=tuple(Entry(*row) for row in entries),
         book=None if book is None else book[0],
     )

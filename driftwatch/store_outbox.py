@@ -9,6 +9,9 @@ from driftwatch.errors import StateError
 from driftwatch.outbox import Message, SetAside
 from driftwatch.store_schema import state_errors
 
+LONGEST_WAIT_S = 3600.0 + 60.0
+"""Nothing is put off for longer: what is due later than that was put off before the machine's clock was set back."""
+
 
 class StoredOutbox:
     """Messages to deliver, in the order of their creation. Any thread may call; calls follow one another.
@@ -22,16 +25,18 @@ class StoredOutbox:
         self._lock = Lock()
 
     def due(self, now_s: float) -> list[Message]:
-        """The messages whose time has come, oldest first.
+        """The messages whose time has come, oldest first; also those put off for so long that the clock was set back.
 
         A message stays back while an earlier one of its target and alarm waits on: `resolved` never overtakes `opened`.
         """
         rows = self._run(
-            "SELECT id, target, body, created_s, attempts FROM outbox WHERE set_aside IS NULL AND due_s <= ?1"
+            "SELECT id, target, body, created_s, attempts FROM outbox WHERE set_aside IS NULL"
+            " AND (due_s <= ?1 OR due_s > ?2)"
             " AND NOT EXISTS (SELECT 1 FROM outbox AS earlier WHERE earlier.target = outbox.target"
             " AND earlier.alarm = outbox.alarm AND earlier.set_aside IS NULL AND earlier.seq < outbox.seq"
-            " AND earlier.due_s > ?1) ORDER BY seq",
+            " AND earlier.due_s > ?1 AND earlier.due_s <= ?2) ORDER BY seq",
             now_s,
+            now_s + LONGEST_WAIT_S,
         )
         return [Message(*row) for row in rows]
 

@@ -12,14 +12,19 @@ from pathlib import Path
 
 from driftwatch.errors import StateError, StoreUnavailable
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
 _APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
 
 _TABLES = (
     "CREATE TABLE meta (store_id TEXT NOT NULL, model TEXT NOT NULL)",
     "CREATE TABLE profiles (hash TEXT PRIMARY KEY, body BLOB NOT NULL)",
-    "CREATE TABLE assignments (version TEXT, since_s REAL, hash TEXT NOT NULL, PRIMARY KEY (version, since_s))",
+    "CREATE TABLE assignments (version TEXT, since_s REAL, hash TEXT NOT NULL, origin TEXT NOT NULL,"
+    " PRIMARY KEY (version, since_s))",
+    "CREATE TABLE given (version TEXT PRIMARY KEY, hash TEXT NOT NULL, body BLOB NOT NULL, beside TEXT NOT NULL,"
+    " in_use INTEGER NOT NULL)",
+    "CREATE TABLE learning (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
+    "CREATE TABLE learned (shard TEXT, run INTEGER, first INTEGER, body BLOB NOT NULL, PRIMARY KEY (shard, first))",
     "CREATE TABLE shards (name TEXT PRIMARY KEY, position INTEGER, state BLOB NOT NULL)",
     "CREATE TABLE panes (shard TEXT, version TEXT, number INTEGER, profile TEXT, start_s REAL NOT NULL,"
     " end_s REAL NOT NULL, first_position INTEGER NOT NULL, n_records INTEGER NOT NULL, body BLOB NOT NULL,"
@@ -27,14 +32,15 @@ _TABLES = (
     " PRIMARY KEY (shard, version, number, profile))",
     "CREATE TABLE seen (shard TEXT, first INTEGER, last INTEGER NOT NULL, ids BLOB NOT NULL,"
     " PRIMARY KEY (shard, first))",
-    "CREATE TABLE halves (seq INTEGER PRIMARY KEY, shard TEXT NOT NULL, source TEXT NOT NULL, id TEXT NOT NULL,"
-    " kind TEXT NOT NULL, time_s REAL NOT NULL, data BLOB NOT NULL, UNIQUE (shard, source, id))",
-    "CREATE TABLE halves_clock (one INTEGER PRIMARY KEY CHECK (one = 1), times BLOB NOT NULL)",
+    "CREATE TABLE halves (seq INTEGER PRIMARY KEY, source TEXT NOT NULL, id TEXT NOT NULL,"
+    " kind TEXT NOT NULL, time_s REAL NOT NULL, data BLOB NOT NULL, shard TEXT NOT NULL, position INTEGER NOT NULL,"
+    " UNIQUE (source, id))",
+    "CREATE TABLE halves_clock (one INTEGER PRIMARY KEY CHECK (one = 1), times BLOB NOT NULL, read BLOB NOT NULL)",
     "CREATE TABLE label_ledgers (number INTEGER PRIMARY KEY, state BLOB NOT NULL)",
     "CREATE TABLE label_log (seq INTEGER PRIMARY KEY, ledger INTEGER NOT NULL, expires INTEGER NOT NULL,"
     " kind INTEGER NOT NULL, body BLOB NOT NULL)",
     "CREATE INDEX label_log_ledger ON label_log (ledger, expires)",
-    "CREATE TABLE label_windows (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    "CREATE TABLE label_windows (number INTEGER PRIMARY KEY, profile TEXT NOT NULL, body BLOB NOT NULL)",
     "CREATE TABLE label_book (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
     "CREATE TABLE alarms (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
     "CREATE TABLE decisions (seq INTEGER PRIMARY KEY, version TEXT NOT NULL, end_s REAL NOT NULL,"

@@ -1,15 +1,17 @@
 """Windows of event time: sums of panes, closed by a watermark that the slowest active shard holds."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from math import ceil, inf, nextafter
 
 import numpy as np
 
 from driftwatch.clock import Clock
+from driftwatch.gap import Gap
+from driftwatch.held_shard import NEVER, HeldShard
 from driftwatch.records import Records, Shard, Stream, Window
 from driftwatch.window import (
+    NO_LEDGERS,
     NO_ROWS,
     Added,
     Changes,
@@ -22,49 +24,31 @@ from driftwatch.window import (
     ShardState,
     TimeWindows,
     by_stream,
+    cut_short,
     ledgers_of,
     row_count,
     total,
 )
 
-_NEVER = -(1 << 62)  # before every pane
 _PARTS_KEPT = 10_000  # windows whose number of parts is remembered; the oldest is forgotten first
-
-
-@dataclass(slots=True, eq=False)
-class _Held:
-    """A shard as it is being read. A window goes by the index of its last pane.
-
-    Windows below `open_window` are judged; panes below `frontier` have ended by the shard's own clock.
-    """
-
-    position: int
-    read_to: int
-    clock: Clock
-    frontier: int
-    open_window: int
-    heard_s: float  # machine time of the last row, or of anything else that excuses silence
-    at_end: bool = False
-    final: bool = False
-    panes: dict[PaneKey, Pane] = field(default_factory=dict)
 
 
 class TimeWindower:
     """A `Windower` over event time. `stream` is that of records that name no version."""
 
     def __init__(
-        self, settings: TimeWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers | None = None
+        self, settings: TimeWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers = NO_LEDGERS
     ) -> None:
         self._settings = settings
         self._stream = stream
         self._counter_for = counter_for
         self._ledgers = ledgers
-        self._held: dict[Shard, _Held] = {}
+        self._held: dict[Shard, HeldShard] = {}
         self._away: dict[Shard, ShardState] = {}
         self._away_panes: dict[Shard, dict[PaneKey, Pane]] = {}
         self._outgrown: dict[tuple[Stream, str], list[Pane]] = {}  # of other window settings; gone with the first look
         self._parts: dict[tuple[Stream, int], int] = {}
-        self._reached = _NEVER  # the highest frontier to which windows were ever judged
+        self._reached = NEVER  # the highest frontier to which windows were ever judged
         self._now_s = -inf
         self._dirty_shards: set[Shard] = set()
         self._dirty_panes: dict[PaneKey, Pane] = {}
@@ -84,10 +68,11 @@ class TimeWindower:
             self.revoke(shard)
         self._away.pop(shard, None)
         open_window = max(self._open_window(known.open_from_s), self._open_window(open_from_s))
-        held = _Held(position, max(position, read_to, known.read_to), Clock(), _NEVER, open_window, self._now_s)
+        held = HeldShard(position, max(position, read_to, known.read_to), Clock(), NEVER, open_window, self._now_s)
         if goes_on:
             held.panes = self._away_panes.pop(shard, {})
             self._set_clock(held, Clock(known.clock_s))
+            held.gap = Gap.of_span(known.gap_s, self._settings.slide_s)
         elif position == held.read_to:
             self._catch_up_with_judged(held)
         self._held[shard] = held
@@ -103,9 +88,20 @@ class TimeWindower:
         self._away[shard] = ShardState(None, state.read_to, (), state.open_from_s)
         self._dirty_shards.add(shard)
 
-    def forget(self, shard: Shard) -> None:
-        self.revoke(shard)
-        self._away[shard] = ShardState(None, 0)
+    def begin_anew(self, shard: Shard, position: int) -> None:
+        state, held = self.state(shard), self._held.pop(shard, None)
+        if held is not None:
+            self._away_panes[shard] = held.panes
+        for pane in self._away_panes.get(shard, {}).values():
+            pane.first_position = position
+            self._dirty_panes[pane.key] = pane
+        self._away[shard] = ShardState(position, position, (), None if state is None else state.open_from_s)
+
+    def gap(self, shard: Shard) -> None:
+        held = self._held[shard]
+        first = max(held.frontier, held.open_window + 1 - self._settings.panes)
+        held.gap = Gap.begun(first if first > NEVER else -inf, held.gap)
+        self._dirty_shards.add(shard)
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self.tick(now_s)
@@ -143,13 +139,20 @@ class TimeWindower:
                 added = Added(n, 0, NO_ROWS, 0)
             else:
                 added = self._add_row_by_row(held, records)
+            if held.gap is not None and held.gap.last == inf:
+                held.gap = held.gap.ended(self._pane_of(min(float(records.times_s[0]), held.clock.settled_s)))
         if held.position < held.read_to <= end:
             self._catch_up_with_judged(held)
         held.position = end
         held.read_to = max(held.read_to, end)
         return added
 
-    def _add_row_by_row(self, held: _Held, records: Records) -> Added:
+    def show(self, shard: Shard, times_s: Sequence[float]) -> None:
+        held = self._held[shard]
+        held.heard_s = self._now_s
+        self._set_clock(held, held.clock.after(np.array(times_s, np.float64)))
+
+    def _add_row_by_row(self, held: HeldShard, records: Records) -> Added:
         """Judges each row by what the clock reads once it has seen that row, as a loop over the rows would."""
         settings, times_s = self._settings, records.times_s
         index = times_s // settings.slide_s
@@ -170,12 +173,12 @@ class TimeWindower:
             self._count_by_pane(held, records, rows, index)
         return Added(len(rows), int(late.sum()), np.flatnonzero(ahead), int(judged.sum()))
 
-    def _count_by_pane(self, held: _Held, records: Records, rows: np.ndarray, index: np.ndarray) -> None:
+    def _count_by_pane(self, held: HeldShard, records: Records, rows: np.ndarray, index: np.ndarray) -> None:
         rows = rows[np.argsort(index[rows], kind="stable")]
         for piece in np.split(rows, np.flatnonzero(np.diff(index[rows])) + 1):
             self._count(held, records, piece, int(index[piece[0]]))
 
-    def _count(self, held: _Held, records: Records, rows: slice | np.ndarray, index: int) -> None:
+    def _count(self, held: HeldShard, records: Records, rows: slice | np.ndarray, index: int) -> None:
         start_s = index * self._settings.slide_s
         for stream, chosen in by_stream(self._stream, records.versions, rows):
             counter = self._counter_for(stream, start_s)
@@ -185,11 +188,9 @@ class TimeWindower:
                 position = int(records.positions[chosen][0])
                 end_s = (index + 1) * self._settings.slide_s
                 pane = held.panes[key] = Pane(key, start_s, end_s, position, 0, counter.empty())
-                if self._ledgers is not None and counter.profile:
-                    pane.ledger = self._ledgers.open(start_s)
+                pane.ledger = self._ledgers.open(start_s, counter.profile)
             counter.count(pane.table, records, chosen)
-            if self._ledgers is not None and pane.ledger:
-                self._ledgers.enter(pane.ledger, records, chosen)
+            self._ledgers.enter(pane.ledger, records, chosen)
             pane.n_records += row_count(records, chosen)
             self._dirty_panes[key] = pane
 
@@ -213,16 +214,9 @@ class TimeWindower:
     def _judge_outgrown(self) -> list[Window]:
         """What was open under other window settings, as it is: its panes fit no window of these."""
         outgrown, self._outgrown = self._outgrown, {}
-        windows = []
-        for (stream, profile), panes in outgrown.items():
+        for panes in outgrown.values():
             self._drop(panes, {})
-            start_s, end_s = min(p.start_s for p in panes), max(p.end_s for p in panes)
-            n_records = sum(p.n_records for p in panes)
-            ledgers = ledgers_of(panes)
-            windows.append(
-                Window(stream, start_s, end_s, n_records, total(panes), profile, partial=True, ledgers=ledgers)
-            )
-        return windows
+        return [cut_short(*of, panes) for of, panes in outgrown.items()]
 
     def finish(self) -> list[Window]:
         windows = self.closed()
@@ -232,24 +226,28 @@ class TimeWindower:
             return windows
         return windows + self._judge(list(self._held.values()), last + self._settings.panes, frontier)
 
-    def _judge(self, due: list[_Held], upto: int, whole_to: int) -> list[Window]:
+    def _judge(self, due: list[HeldShard], upto: int, whole_to: int) -> list[Window]:
         """Judges the windows below `upto` that are open for the shards `due`; those from `whole_to` on are partial."""
         panes_of: dict[tuple[int, Stream], list[Pane]] = {}
         for held in due:
             for key, pane in held.panes.items():
                 for window in range(max(key.index, held.open_window), min(key.index + self._settings.panes, upto)):
                     panes_of.setdefault((window, key.stream), []).append(pane)
+        gaps = [held.gap for held in due if held.gap is not None]
         ended = {window for window, _ in panes_of}
-        if upto > self._reached and (ended or self._reached > _NEVER):  # nothing is empty before the first row
-            begin = self._reached if self._reached > _NEVER else min(ended)
+        if upto > self._reached and (ended or self._reached > NEVER):  # nothing is empty before the first row
+            begin = self._reached if self._reached > NEVER else min(ended)
             self.empty += upto - begin - sum(window >= begin for window in ended)
             self._reached = upto
         for held in due:
             held.open_window = max(held.open_window, upto)
+            if held.gap is not None and not held.gap.touches(held.open_window, self._settings.panes):
+                held.gap = held.gap if held.open_window < held.gap.first else None
             self._drop([p for p in held.panes.values() if p.key.index + self._settings.panes <= upto], held.panes)
         self._dirty_shards.update(shard for shard, held in self._held.items() if held in due)
         order = sorted(panes_of, key=lambda w: (w[0], w[1].model, w[1].version))
-        return list(chain.from_iterable(self._windows(w, s, panes_of[w, s], w >= whole_to) for w, s in order))
+        touched = {w for w in ended if w >= whole_to or any(gap.touches(w, self._settings.panes) for gap in gaps)}
+        return list(chain.from_iterable(self._windows(w, s, panes_of[w, s], w in touched) for w, s in order))
 
     def _windows(self, window: int, stream: Stream, panes: list[Pane], cut_short: bool) -> Iterator[Window]:
         """One window, or a partial one for each profile where the profile changed inside it."""
@@ -280,33 +278,33 @@ class TimeWindower:
         return int(time_s // self._settings.slide_s)  # `//` is exact where floor(time / slide) rounds up at an edge
 
     def _frontier_at(self, clock_s: float) -> int:
-        return _NEVER if clock_s == -inf else self._pane_of(clock_s - self._settings.lateness_s)
+        return NEVER if clock_s == -inf else self._pane_of(clock_s - self._settings.lateness_s)
 
     def _clock_s_at(self, frontier: int) -> float:
         """The least clock, to rounding, at which the panes below `frontier` have ended."""
-        if frontier <= _NEVER:
+        if frontier <= NEVER:
             return -inf
         clock_s = frontier * self._settings.slide_s + self._settings.lateness_s
         while self._frontier_at(clock_s) < frontier:
             clock_s = nextafter(clock_s, inf)
         return clock_s
 
-    def _set_clock(self, held: _Held, clock: Clock) -> None:
+    def _set_clock(self, held: HeldShard, clock: Clock) -> None:
         held.clock = clock
         held.frontier = self._frontier_at(clock.settled_s)
 
-    def _catch_up_with_judged(self, held: _Held) -> None:
+    def _catch_up_with_judged(self, held: HeldShard) -> None:
         """Sets the clock to where an earlier holder's must have been when it judged what is judged."""
-        if held.open_window > _NEVER:
+        if held.open_window > NEVER:
             self._set_clock(held, held.clock.raised(self._clock_s_at(held.open_window)))
 
     def _open_window(self, open_from_s: float | None) -> int:
         if open_from_s is None:
-            return _NEVER
+            return NEVER
         # A start that another slide left between two panes of this one opens the first window that begins after it.
         return ceil(open_from_s / self._settings.slide_s - 1e-6) + self._settings.panes - 1
 
-    def _condition(self, held: _Held) -> ShardCondition:
+    def _condition(self, held: HeldShard) -> ShardCondition:
         silent_s = self._now_s - held.heard_s
         if held.final or (held.at_end and silent_s >= self._settings.idle_s):
             return "idle"
@@ -320,8 +318,8 @@ class TimeWindower:
         return min(clocks["active"]) if clocks["active"] else max(clocks["idle"], default=-inf)
 
     def _too_far_ahead(self, frontier: int) -> frozenset[Shard]:
-        if frontier == _NEVER:  # a shard has yet to show where it stands: measure from the oldest pane in memory
-            frontier = min((key.index for held in self._held.values() for key in held.panes), default=_NEVER)
+        if frontier == NEVER:  # a shard has yet to show where it stands: measure from the oldest pane in memory
+            frontier = min((key.index for held in self._held.values() for key in held.panes), default=NEVER)
         limit = frontier + self._settings.max_open * self._settings.panes
         return frozenset(s for s, h in self._held.items() if h.frontier > limit and self._condition(h) == "active")
 
@@ -332,8 +330,7 @@ class TimeWindower:
             out_of.pop(pane.key, None)
             self._dirty_panes.pop(pane.key, None)
             self._dropped[pane.key] = None
-            if self._ledgers is not None:
-                self._ledgers.release(pane.ledger)
+            self._ledgers.release(pane.ledger)
 
     def changes(self) -> Changes:
         shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}
@@ -357,12 +354,21 @@ class TimeWindower:
         if held is None:
             return self._away.get(shard)
         first_pane = held.open_window + 1 - self._settings.panes
-        open_from_s = None if held.open_window <= _NEVER else first_pane * self._settings.slide_s
-        return ShardState(held.position, held.read_to, held.clock.times_s, open_from_s)
+        open_from_s = None if held.open_window <= NEVER else first_pane * self._settings.slide_s
+        gap_s = None if held.gap is None else held.gap.span(self._settings.slide_s)
+        return ShardState(held.position, held.read_to, held.clock.times_s, open_from_s, gap_s)
 
     def rewind(self, shard: Shard) -> int:
         held = self._held[shard]
         return min((pane.first_position for pane in held.panes.values()), default=held.position)
+
+    @property
+    def reached_s(self) -> float:
+        return self._watermark_clock_s()
+
+    @property
+    def oldest_s(self) -> float:
+        return min((pane.start_s for held in self._held.values() for pane in held.panes.values()), default=inf)
 
     def shard_states(self) -> dict[ShardCondition, int]:
         states: dict[ShardCondition, int] = {"active": 0, "idle": 0, "stalled": 0, "paused": len(self.paused)}
@@ -375,6 +381,18 @@ class TimeWindower:
     def watermark_s(self) -> float | None:
         clock_s = self._watermark_clock_s()
         return None if clock_s == -inf else clock_s - self._settings.lateness_s
+
+    @property
+    def next_start_s(self) -> float:
+        clocks = [held.clock.times_s for held in self._held.values()] + [s.clock_s for s in self._away.values()]
+        panes = chain.from_iterable([*(h.panes for h in self._held.values()), *self._away_panes.values()])
+        latest_s = max((self._start_s(key.index) for key in panes), default=-inf)
+        for times_s in clocks:  # the third-largest, or the smallest of fewer, says which of the others are strays
+            latest_s = max(latest_s, *(t for t in times_s if t <= times_s[-1] + self._settings.ahead_s), -inf)
+        return -inf if latest_s == -inf else self._start_s(self._pane_of(latest_s) + 1)
+
+    def _start_s(self, index: int) -> float:
+        return index * self._settings.slide_s
 
     @property
     def open_panes(self) -> int:

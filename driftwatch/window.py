@@ -13,6 +13,7 @@ import numpy as np
 from detectors import summary
 from detectors.summary import Table
 from driftwatch.errors import ConfigError
+from driftwatch.gap import Span
 from driftwatch.records import Records, Shard, Stream, Window
 
 DAY_S = 86_400.0
@@ -68,7 +69,7 @@ class Counter(Protocol):
 
     @property
     def profile(self) -> str:
-        """The profile's content hash; "" where none is known and only rows are counted."""
+        """The profile's content hash; NO_PROFILE or LEARNING where only rows are counted."""
         ...
 
     def empty(self) -> Table:
@@ -83,8 +84,8 @@ class Counter(Protocol):
 class Ledgers(Protocol):
     """Keeps the predictions of panes until their labels come."""
 
-    def open(self, start_s: float) -> int:
-        """The number of a new pane's ledger, over 0."""
+    def open(self, start_s: float, profile: str) -> int:
+        """The number of a new pane's ledger; 0 where its predictions are not awaited."""
         ...
 
     def enter(self, number: int, records: Records, rows: slice | np.ndarray) -> None:
@@ -95,6 +96,22 @@ class Ledgers(Protocol):
         """The pane takes no more rows: its windows are judged, or it is another's."""
         ...
 
+
+class NoLedgers:
+    """Where no labels are awaited."""
+
+    def open(self, start_s: float, profile: str) -> int:
+        """None."""
+        return 0
+
+    def enter(self, number: int, records: Records, rows: slice | np.ndarray) -> None:
+        """Notes nothing."""
+
+    def release(self, number: int) -> None:
+        """Nothing was held."""
+
+
+NO_LEDGERS = NoLedgers()
 
 CounterFor = Callable[[Stream, float], Counter]
 """The counter of a stream for the pane that starts at an event time (count windows: inf, the newest)."""
@@ -133,13 +150,14 @@ class ShardState:
 
     `position`: the next row to read, None where the shard is another's now. `read_to`: how far this or an earlier
     holder has read; below it, rows of windows before `open_from_s` (the start of the oldest unjudged window) are
-    judged already. `clock_s`: the largest event times it has shown.
+    judged already. `clock_s`: the largest event times it has shown. `gap_s`: where records of it are missing.
     """
 
     position: int | None
     read_to: int
     clock_s: tuple[float, ...] = ()
     open_from_s: float | None = None
+    gap_s: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +211,15 @@ class Windower(Protocol):
         """Lets go of a shard: its unjudged panes and its position are dropped; what was judged is remembered."""
         ...
 
-    def forget(self, shard: Shard) -> None:
-        """Lets go of a shard, and of what was judged of it: another log has its name now."""
+    def begin_anew(self, shard: Shard, position: int) -> None:
+        """Lets go of a shard whose name another log has now, until it is assigned at this position.
+
+        What was counted of the old one and is not judged is kept for then.
+        """
+        ...
+
+    def gap(self, shard: Shard) -> None:
+        """Notes that records between what was read of a shard and what comes next are gone."""
         ...
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
@@ -207,6 +232,10 @@ class Windower(Protocol):
 
     def add(self, records: Records, *, end: int, now_s: float) -> Added:
         """Counts the rows of one shard; `end` is the position after the last message that was read with them."""
+        ...
+
+    def show(self, shard: Shard, times_s: Sequence[float]) -> None:
+        """Moves a shard's clock on by event times that it has shown and that are no rows, or not yet."""
         ...
 
     def closed(self) -> list[Window]:
@@ -233,6 +262,16 @@ class Windower(Protocol):
         """The lowest position of a held shard that stands in a pane of an unjudged window, else its position."""
         ...
 
+    @property
+    def reached_s(self) -> float:
+        """The event time that every active shard has reached; −inf before that, inf where windows know no time."""
+        ...
+
+    @property
+    def oldest_s(self) -> float:
+        """The event time at which the oldest pane of an unjudged window begins; inf where there is none."""
+        ...
+
     def shard_states(self) -> dict[ShardCondition, int]:
         """How many of the shards held are in which condition."""
         ...
@@ -245,6 +284,14 @@ class Windower(Protocol):
     @property
     def open_panes(self) -> int:
         """How many panes are in memory."""
+        ...
+
+    @property
+    def next_start_s(self) -> float:
+        """The event time from which on no pane has been counted: a profile may hold from there; −inf before any row.
+
+        Rows far ahead of their shard's clock do not count.
+        """
         ...
 
 
@@ -283,3 +330,10 @@ def total(panes: Sequence[Pane]) -> Table:
 def ledgers_of(panes: Sequence[Pane]) -> tuple[int, ...]:
     """The numbers of the panes' ledgers."""
     return tuple(pane.ledger for pane in panes if pane.ledger)
+
+
+def cut_short(stream: Stream, profile: str, panes: Sequence[Pane]) -> Window:
+    """What panes hold that fit no window of these settings."""
+    start_s, end_s = min(p.start_s for p in panes), max(p.end_s for p in panes)
+    n_records, ledgers = sum(p.n_records for p in panes), ledgers_of(panes)
+    return Window(stream, start_s, end_s, n_records, total(panes), profile, partial=True, ledgers=ledgers)

@@ -79,7 +79,8 @@ def test_the_generator_writes_the_same_files_byte_for_byte(tmp_path: Path) -> No
 def test_the_loggers_requests_are_the_rows_of_the_stream_without_drift(tmp_path: Path) -> None:
     schema = load(FOLDER / "config.yaml").event_schema()
     spool = Spool(tmp_path, position=0, max_bytes=2**30)
-    server = IngestServer("127.0.0.1", 0, Intake(spool, Terms(), on_trouble=lambda trouble: None, on_shed=lambda: None))
+    intake = Intake(spool, Terms(), on_trouble=lambda t: None, on_answers=lambda n: None, on_shed=lambda: None)
+    server = IngestServer("127.0.0.1", 0, intake)
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
             client.sendall((FOLDER / "kserve_logger.http").read_bytes())

@@ -8,12 +8,17 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
+from math import isfinite
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from driftwatch.decode import cloud_events
+from driftwatch.decode.cells import bounded
 from driftwatch.decode.cloud_events import CloudEvent
+from driftwatch.decode.depth import shallow
 from driftwatch.decode.inference import InferenceRows, Row, joined, row_ids
 from driftwatch.decode.json import JsonDecoder
 from driftwatch.decode.lenient import Unreadable, read_json
@@ -23,6 +28,18 @@ from driftwatch.records import Decoded, Frames, Poison, Schema
 REQUEST, RESPONSE = "org.kubeflow.serving.inference.request", "org.kubeflow.serving.inference.response"
 LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 MAX_EVENTS = 10_000
+Form = Literal["json", "cloudevents", "open-inference"]
+
+
+class _Inference(msgspec.Struct):
+    id: str | int | None = None
+    inputs: Any = msgspec.UNSET
+    instances: Any = msgspec.UNSET
+    outputs: Any = msgspec.UNSET
+    predictions: Any = msgspec.UNSET
+
+
+_inference_body = msgspec.json.Decoder(_Inference)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -32,11 +49,13 @@ class _Expanded:
 
     frames: Frames
     arrived_s: np.ndarray
+    splits: bool  # what a body holds has places of its own inside
     messages: list[bytes] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
     poison: list[Poison] = field(default_factory=list)
     discarded: Counter[str] = field(default_factory=Counter)
+    waiting_s: list[float] = field(default_factory=list)
     at: int = 0  # which body is being looked at
     n_from_it: int = 0  # how many places of it are taken
 
@@ -45,7 +64,9 @@ class _Expanded:
         self.at, self.n_from_it = at, 0
 
     def place(self) -> int:
-        """A position of its own for the next thing that the body holds, as long as the body has bytes."""
+        """The position of the next thing that the body holds: one of its own, as long as the body has bytes."""
+        if not self.splits:
+            return int(self.frames.positions[self.at])
         start, stop = int(self.frames.positions[self.at]), int(self.frames.positions[self.at + 1])
         self.n_from_it += 1
         return min(start + self.n_from_it, stop) - 1
@@ -73,9 +94,14 @@ class BodyDecoder:
     `halves` keeps requests and responses until they meet; who saves it saves it with the positions. Discarded on
     purpose, beside what the JSON decoder discards: unknown_type (CloudEvents of a type that says nothing here),
     error_response, unused (a side that no column comes from), duplicate_half. `unmatched` counts what is used alone.
+
+    `form`: what a body is whose headers do not say it: plain `json` events, one of `cloudevents` with its attributes
+    around it, or a request or response of `open-inference`, whose id stands in it. `splits`: positions count bytes, so
+    that several events of one body can have one each; else all have the body's.
     """
 
-    def __init__(self, schema: Schema, halves: Halves) -> None:
+    def __init__(self, schema: Schema, halves: Halves, form: Form = "json", *, splits: bool = True) -> None:
+        self._form, self._splits = form, splits
         self._json = JsonDecoder(schema)
         self._rows = InferenceRows(schema)
         self._halves = halves
@@ -84,10 +110,12 @@ class BodyDecoder:
 
     def decode(self, frames: Frames) -> Decoded:
         """The rows, the poison and the discarded of a batch of bodies."""
-        if frames.headers is None or frames.arrived_s is None:
+        if frames.headers is None and self._form == "json":
             return self._json.decode(frames)
-        expanded = _Expanded(frames, frames.arrived_s)
-        for at, (body, headers) in enumerate(zip(frames.messages, frames.headers, strict=True)):
+        n = len(frames.messages)
+        arrived_s = np.full(n, np.nan) if frames.arrived_s is None else frames.arrived_s
+        expanded = _Expanded(frames, arrived_s, self._splits)
+        for at, (body, headers) in enumerate(zip(frames.messages, frames.headers or repeat({}, n), strict=True)):
             expanded.turn_to(at)
             try:
                 self._expand(expanded, body, headers)
@@ -99,14 +127,19 @@ class BodyDecoder:
         discarded = Counter(decoded.discarded) + expanded.discarded
         end = int(frames.positions[-1])
         labels, n_invalid = decoded.labels, decoded.invalid_labels
-        return Decoded(decoded.records, tuple(poison), end, dict(discarded), events, labels, n_invalid)
+        return Decoded(
+            decoded.records, tuple(poison), end, dict(discarded), events, expanded.waiting_s, labels, n_invalid
+        )
 
     def _expand(self, expanded: _Expanded, body: bytes, headers: Mapping[str, str]) -> None:
+        if not body:
+            expanded.add(body, None)  # a tombstone, whatever is said of it
+            return
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == cloud_events.STRUCTURED:
-            self._take(expanded, cloud_events.from_envelope(body))
+            self._take(expanded, cloud_events.from_envelope(shallow(body)))
         elif media_type == cloud_events.BATCH:
-            for document in _bounded(cloud_events.items(body)):
+            for document in _bounded(cloud_events.items(shallow(body))):
                 try:
                     self._take(expanded, cloud_events.from_envelope(document))
                 except Unreadable as error:
@@ -115,12 +148,19 @@ class BodyDecoder:
             self._take(expanded, event)
         elif media_type in LINES:
             for line in _bounded([line for line in map(bytes.strip, body.split(b"\n")) if line]):
-                expanded.add(line, None)
+                try:
+                    expanded.add(shallow(line), None)
+                except Unreadable as error:
+                    expanded.refuse(error, line)
         elif body[:64].lstrip().startswith(b"["):
-            for item in _bounded(cloud_events.items(body)):
+            for item in _bounded(cloud_events.items(shallow(body))):
                 expanded.add(item, None)
+        elif self._form == "cloudevents":
+            self._take(expanded, cloud_events.from_envelope(body))
+        elif self._form == "open-inference":
+            self._take(expanded, _inference(body))
         else:
-            expanded.add(body, None)
+            expanded.add(shallow(body), None)
 
     # CloudEvents ----------------------------------------------------------------------------------------------------
 
@@ -137,7 +177,7 @@ class BodyDecoder:
     def _plain(self, event: CloudEvent) -> bytes | None:
         """The plain event in a CloudEvent's data, with the CloudEvent's id where it has none; None: it is no such."""
         try:
-            fields: dict[str, object] = dict(_fields.decode(event.data))
+            fields: dict[str, object] = dict(_fields.decode(shallow(event.data)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             fields = read_json(event.data)
             if not isinstance(fields, dict):
@@ -159,13 +199,16 @@ class BodyDecoder:
             expanded.discarded["unused"] += 1
             return
         time_s = float(expanded.arrived_s[expanded.at]) if event.time_s is None else event.time_s
-        half = Half("request" if is_request else "response", time_s, event.data)
+        shard, position = expanded.frames.shard, int(expanded.frames.positions[expanded.at])
+        half = Half("request" if is_request else "response", time_s, event.data, shard, position)
         rows = self._read(half)
         if not (self._rows.needs_request and self._rows.needs_response):
             self._emit(expanded, event.id, rows, time_s)
             return
-        twin = self._halves.meet(HalfKey(expanded.frames.shard, event.source, event.id), half)
-        if twin is not None and twin.kind == half.kind:
+        twin = self._halves.meet(HalfKey(event.source, event.id), half)
+        if twin is None and isfinite(time_s):
+            expanded.waiting_s.append(time_s)
+        elif twin is not None and twin.kind == half.kind:
             expanded.discarded["duplicate_half"] += 1
         elif twin is not None:
             both = (rows, self._read(twin)) if is_request else (self._read(twin), rows)
@@ -181,8 +224,28 @@ class BodyDecoder:
         return self._rows.of_request(half.data) if half.kind == "request" else self._rows.of_response(half.data)
 
     def _emit(self, expanded: _Expanded, id: str, rows: list[Row], time_s: float) -> None:
+        if not rows:
+            expanded.discarded["empty"] += 1  # a request or response of no row
         for row, row_id in zip(rows, row_ids(id, len(rows)), strict=True):
             expanded.add(self._rows.event(row, row_id), time_s)
+
+
+def _inference(body: bytes) -> CloudEvent:
+    """A request or response of a model server, alone. Raises Unreadable."""
+    try:
+        found = _inference_body.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        values = read_json(body)
+        try:
+            found = msgspec.convert(values, _Inference)
+        except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
+            raise Unreadable("structure", f"expected a request or response of a model; {error}.") from error
+    if found.id is None or found.id == "":
+        raise Unreadable("id", "expected an id at $.id, which a response has in common with its request; got none.")
+    is_request = found.inputs is not msgspec.UNSET or found.instances is not msgspec.UNSET
+    if not is_request and found.outputs is msgspec.UNSET and found.predictions is msgspec.UNSET:
+        raise Unreadable("structure", "expected $.inputs or $.instances, or $.outputs or $.predictions; got none.")
+    return CloudEvent(bounded(str(found.id)), "", REQUEST if is_request else RESPONSE, None, None, body)
 
 
 def _bounded(events: list[bytes]) -> list[bytes]:

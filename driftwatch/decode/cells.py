@@ -93,7 +93,7 @@ def read_time(value: object) -> object:
     if isinstance(value, str):
         try:
             return msgspec.convert(value, datetime)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):
             return value  # told from a time by its type; `why_no_time` shows it
     return number(value) if type(value) is int else value
 

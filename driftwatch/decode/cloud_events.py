@@ -1,7 +1,6 @@
 """CloudEvents 1.0 in their three forms: attributes in headers (binary), one JSON envelope (structured), a batch."""
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -82,7 +81,7 @@ def from_envelope(document: bytes) -> CloudEvent:
     if found.data_base64 is not None:
         try:
             data = base64.b64decode(found.data_base64, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one, and so is what a character beyond ASCII raises
             raise Unreadable("encoding", f"expected base64 at $.data_base64; {error}.") from error
     time = None if found.time is None else time_s(found.time, "s")
     status = None if found.statuscode is None else str(found.statuscode)

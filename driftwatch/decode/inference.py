@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from driftwatch.decode import binary_tensors
 from driftwatch.decode.cells import shown
+from driftwatch.decode.depth import shallow
 from driftwatch.decode.lenient import Unreadable, read_json
 from driftwatch.records import Column, Schema
 
@@ -118,12 +120,16 @@ def row_ids(id: str, n: int) -> list[str]:
 
 
 def _document(data: bytes) -> dict[str, Any]:
+    text = binary_tensors.json_part(data) if binary_tensors.MARK in data else shallow(data)
     try:
-        body = _any.decode(data)
+        body = _any.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        body = read_json(data)
+        body = read_json(text)
     if not isinstance(body, dict):
         raise Unreadable("structure", f"expected an object; got {shown(body)}.")
+    if len(text) < len(data):
+        tensors = body.get("inputs", body.get("outputs"))
+        binary_tensors.fill(_bounded(tensors, "inputs or $.outputs"), data[len(text) :])
     return body
 
 
@@ -141,7 +147,7 @@ def _tensor_rows(tensor: dict[str, Any]) -> list[list[Any]]:
     if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
         raise Unreadable("structure", f"expected a tensor's `shape` as a list of numbers; got {shown(shape)}.")
     if not isinstance(values, list):
-        raise Unreadable("structure", "expected a tensor's `data` as a list; binary tensors are not read.")
+        raise Unreadable("structure", "expected a tensor's `data` as a list, or as binary data; got neither.")
     n, width = shape[0], prod(shape[1:])
     if n > MAX_ROWS:
         raise Unreadable("structure", f"expected at most {MAX_ROWS} rows; got {n}.")

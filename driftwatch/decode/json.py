@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import compress, islice
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from driftwatch.decode.labels import READ_LABELS
 from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
 from driftwatch.records import Decoded, Frames, Labels, Lines, Mark, Poison, Records, Schema
 
+PORTION = 200
 UNMARKED = np.empty((0, 2), np.intp)
 _NOT_TAKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -165,7 +166,9 @@ class JsonDecoder:
         while True:
             try:
                 # After a message that is not taken, what was decoded before it is in `events`, and the stream goes on.
-                batch.events.extend(stream)
+                # In portions: between them another thread may have the interpreter.
+                while len(batch.events) + len(batch.aside) < len(frames.messages):
+                    batch.events.extend(islice(stream, PORTION))
                 return batch
             except _NOT_TAKEN:
                 self._read_wide(batch, len(batch.events) + len(batch.aside))

@@ -23,6 +23,7 @@ BACK_OFF_MAX_S = 300.0
 STATE_RETRY_S = 1.0  # an outbox that cannot be read or written is tried again after this
 POLL_S = 5.0  # another process may put a message back (`driftwatch dlq replay`) and cannot wake this one
 POLL_MIN_S = 0.1
+SET_BACK_S = 1.0  # a clock that goes back by more than this was set: what is smaller, time-keeping does all day
 
 
 class Outbox(Protocol):
@@ -91,6 +92,7 @@ class Delivery:
         self._closing = threading.Event()
         self._turned = threading.Condition()
         self._next_due_s: float | None = -math.inf  # written under `_turned`; −inf: a turn has yet to look
+        self._turned_s = -math.inf  # when the last turn began
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
     def start(self) -> None:
@@ -139,7 +141,10 @@ class Delivery:
         A target that fails is left alone for the rest of the turn: its later messages keep their order, and a target
         that hangs costs the others one timeout a turn, not one a message.
         """
-        messages = self._outbox.due(self._clock())
+        now_s, before_s = self._clock(), self._turned_s
+        self._turned_s = now_s
+        # Times from before the clock was set back may lie far ahead of it now: what waits is tried at once instead.
+        messages = self._outbox.due(math.inf if now_s < before_s - SET_BACK_S else now_s)
         failing: set[str] = set()
         for message in messages:
             if self._closing.is_set():

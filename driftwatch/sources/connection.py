@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -11,9 +11,12 @@ import msgspec
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 0.5
-_KEPT = frozenset({"content-type", "content-encoding", "content-length", "authorization", "expect"}) | {
-    f"ce-{name}" for name in ("specversion", "id", "source", "type", "time", "statuscode")
-}
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
+_KEPT = (
+    _FRAMING
+    | {"content-type", "content-encoding", "authorization", "expect"}
+    | {f"ce-{name}" for name in ("specversion", "id", "source", "type", "time", "statuscode")}
+)
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -53,14 +56,13 @@ class Request:
     path: str
     headers: dict[str, str]
     keep_alive: bool
-    pieces: list[bytes] = field(default_factory=list)
-    n_bytes: int = 0
+    body: bytes | bytearray = b""
     refusal: Answer | None = None
 
     @property
-    def body(self) -> bytes:
-        """The body, whole."""
-        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+    def n_bytes(self) -> int:
+        """Of the body, as far as it has come."""
+        return len(self.body)
 
 
 class Endpoint(Protocol):
@@ -86,9 +88,13 @@ class Endpoint(Protocol):
         """What to answer to a whole request; None: `connection.finish` will be called with it."""
         ...
 
+    def answered(self, status: int) -> None:
+        """An answer was given."""
+        ...
+
 
 class Connection(asyncio.Protocol):
-    """Answers the requests of one connection in their order; reads nothing while an answer is outstanding."""
+    """Answers the requests of one connection in their order; reads no further while an answer is outstanding."""
 
     def __init__(self, endpoint: Endpoint, now_s: float) -> None:
         self._endpoint = endpoint
@@ -96,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: dict[str, str] = {}
         self._head_bytes = 0
+        self._has_offer = False  # the head that is complete asks for another protocol
         self._request: Request | None = None  # whose body is coming
         self._waiting: deque[Request] = deque()
         self._is_outstanding = False
@@ -129,16 +136,42 @@ class Connection(asyncio.Protocol):
             self.is_idle, self.since_s = False, asyncio.get_running_loop().time()
         self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # refused when its head was complete
+            self._feed(data)
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except httptools.HttpParserError as error:
             self._break_off(f"the request must be HTTP/1.1; {error}.")
         if self._request is None and self._head_bytes > MAX_HEAD_BYTES:
             self._break_off(f"the head of a request must be at most {MAX_HEAD_BYTES} bytes.")
+        if self._is_outstanding and self.transport is not None:
+            # Not before more comes: most senders wait for their answer, and a pause costs as much as a read.
+            self.transport.pause_reading()
         self._answer_waiting()
+
+    def _feed(self, data: bytes) -> None:
+        """Parses; an offer to speak another protocol (as Java's clients make by default) is not taken up.
+
+        The parser stops at such a request and would never give its body: another one gets its head without the offer.
+        """
+        while self._parser is not None:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                if not self._has_offer:  # CONNECT, which was refused when its head was complete
+                    return
+                data = self._head_without_offer() + data[offer.args[0] :]
+                self._has_offer = False
+                self._parser = httptools.HttpRequestParser(self)
+
+    def _head_without_offer(self) -> bytes:
+        assert self._parser is not None
+        method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+        tokens = [token.strip() for token in self._headers.get("connection", "").split(",")]
+        self._headers["connection"] = ", ".join(token for token in tokens if token.lower() != "upgrade")
+        lines = [b"%s %s HTTP/%s" % (method, self._target, version)]
+        lines += [f"{name}: {value}".encode() for name, value in self._headers.items() if value]
+        return b"\r\n".join([*lines, b"", b""])
 
     def eof_received(self) -> bool:
         self._has_ended = True
@@ -171,10 +204,13 @@ class Connection(asyncio.Protocol):
             return
         path = self._target.partition(b"?")[0].decode("latin-1")
         method = self._parser.get_method().decode("latin-1")
+        self._has_offer = self._parser.should_upgrade() and method != "CONNECT"
+        if self._has_offer:
+            return
         request = Request(method, path, self._headers, self._parser.should_keep_alive())
         self._request = request
-        if self._parser.should_upgrade():  # the parser would take the body for another protocol's
-            detail = "only HTTP/1.1 is spoken here: send without `Upgrade`, and no CONNECT."
+        if method == "CONNECT":  # the parser would take the body for another protocol's
+            detail = "only HTTP/1.1 is spoken here, and no CONNECT."
             request.refusal = Answer(HTTPStatus.BAD_REQUEST, detail, closes=True)
         else:
             request.refusal = self._endpoint.refused(request)
@@ -191,8 +227,12 @@ class Connection(asyncio.Protocol):
         request = self._request
         if request is None or request.refusal is not None:
             return
-        request.pieces.append(body)
-        request.n_bytes += len(body)
+        if not request.body:
+            request.body = body
+        else:  # not a list of pieces: a sender may make them as short as a byte
+            if isinstance(request.body, bytes):
+                request.body = bytearray(request.body)
+            request.body += body
         self._endpoint.held(len(body))
         request.refusal = self._endpoint.refused(request)
         if request.refusal is not None and request.refusal.closes:
@@ -229,14 +269,13 @@ class Connection(asyncio.Protocol):
             answer = request.refusal or self._endpoint.take(request, self)
             if answer is None:
                 self._is_outstanding = True
-                if self.transport is not None:
-                    self.transport.pause_reading()
             else:
                 self._settle(request, answer)
 
     def _settle(self, request: Request, answer: Answer) -> None:
         self._endpoint.held(-request.n_bytes)
-        self._write(answer, keep_alive=request.keep_alive and not answer.closes and not self._has_ended)
+        is_last = self._has_ended and not self._waiting
+        self._write(answer, keep_alive=request.keep_alive and not answer.closes and not is_last)
 
     def _break_off(self, detail: str) -> None:
         if not self._is_closing:
@@ -246,6 +285,7 @@ class Connection(asyncio.Protocol):
     def _write(self, answer: Answer, *, keep_alive: bool) -> None:
         if self.transport is None:
             return
+        self._endpoint.answered(answer.status)
         self.transport.write(_OK_BYTES[keep_alive] if answer is OK else answer.to_bytes(keep_alive=keep_alive))
         self.since_s = asyncio.get_running_loop().time()
         self.is_idle = self._request is None and not self._waiting

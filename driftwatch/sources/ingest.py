@@ -5,25 +5,28 @@ logs its traffic must not wait for it. Other answers are problem+json.
 """
 
 import asyncio
-import hmac
 import logging
+import resource
 import socket
 import threading
 import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from driftwatch.errors import ConfigError, StoreUnavailable
+from driftwatch.sources import inflation
 from driftwatch.sources.connection import OK, Answer, Connection, Request
-from driftwatch.sources.spool import Spool, SpoolFull
+from driftwatch.sources.inflation import Inflation
+from driftwatch.sources.spool import Body, Spool, SpoolFull
+from driftwatch.sources.tokens import Tokens
 
 MAX_INFLATED_BYTES = 64 * 2**20
 MAX_HELD_BYTES = 64 * 2**20  # of bodies that are coming in, over all connections
@@ -31,7 +34,7 @@ MAX_CONNECTIONS = 1000
 REQUEST_S, IDLE_S = 30.0, 120.0  # how long a request may take to come, a connection may stay without one
 SYNC_S = 0.002  # bodies of so long share one fsync
 SWEEP_S = 1.0
-GZIP = b"\x1f\x8b"
+GROUP_BYTES = 8 * 2**20  # of bodies that wait for their common write
 JSON_TYPES = frozenset({"", "application/json", "text/json"})
 LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 CLOUD_EVENTS = frozenset({"application/cloudevents+json", "application/cloudevents-batch+json"})
@@ -41,20 +44,33 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On what terms bodies are taken; `tokens` empty: from anyone."""
+    """On what terms bodies are taken; `tokens` None: from anyone."""
 
     max_body: int = 8 * 2**20
-    tokens: Sequence[str] = ()
+    tokens: Tokens | None = None
     full: Literal["refuse", "shed"] = "refuse"
     durable: Literal["write", "fsync"] = "write"
     labels: bool = False  # whether anybody reads them
 
 
+class Taken(NamedTuple):
+    """A body on its way into the spool, and who waits for the answer."""
+
+    connection: Connection
+    request: Request
+    headers: dict[str, str]
+    arrived_s: float
+
+
 class Intake:
     """Decides what becomes of a request; lives in the server's thread.
 
-    `on_trouble`: told why bodies are refused at present, and None once they are not. `on_shed`: told of each body that
-    was acknowledged and dropped.
+    Bodies that came in one turn of the loop go into the spool with one write: each write gives the interpreter away,
+    and beside a busy pipeline it takes a while to get it back.
+
+    `on_trouble`: told why bodies are refused at present, and None once they are not. `on_answers`: told about once a
+    second how many answers of each status were given since. `on_shed`: told of each body that was acknowledged and
+    dropped.
     """
 
     def __init__(
@@ -63,29 +79,33 @@ class Intake:
         terms: Terms,
         *,
         on_trouble: Callable[[str | None], object],
+        on_answers: Callable[[Mapping[int, int]], object],
         on_shed: Callable[[], object],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._spool = spool
         self._terms = terms
         self._on_trouble = on_trouble
+        self._on_answers = on_answers
         self._on_shed = on_shed
         self._now = now
-        self._tokens = [f"Bearer {token}".encode() for token in terms.tokens]
         self._held_bytes = 0
-        self._unsynced: list[tuple[Connection, Request]] = []
-        self._syncing: asyncio.Task[None] | None = None
-        self.connections: set[Connection] = set()
+        self._group: list[tuple[Taken, Body]] = []
+        self._group_bytes = 0
+        self._inflating: deque[tuple[Taken, Inflation]] = deque()
+        self._unsynced: list[Taken] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._n_answers: Counter[int] = Counter()
         self._in_trouble = False
+        self.connections: set[Connection] = set()
 
     # What connections ask -------------------------------------------------------------------------------------------
 
     def opened(self, connection: Connection) -> Answer | None:
         """One too many is told so."""
         self.connections.add(connection)
-        if len(self.connections) > MAX_CONNECTIONS:
-            return _unavailable(f"at most {MAX_CONNECTIONS} connections are served at once.")
-        return None
+        most = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # the rest is for files
+        return _unavailable(f"at most {most} connections are served at once.") if len(self.connections) > most else None
 
     def closed(self, connection: Connection) -> None:
         """It is served no longer."""
@@ -94,6 +114,10 @@ class Intake:
     def held(self, n_bytes: int) -> None:
         """Bodies in memory, over all connections."""
         self._held_bytes += n_bytes
+
+    def answered(self, status: int) -> None:
+        """It is counted."""
+        self._n_answers[status] += 1
 
     def refused(self, request: Request) -> Answer | None:
         """What is wrong with the head, or with the length of what has come."""
@@ -115,23 +139,15 @@ class Intake:
         wrong = self._misfit(request, headers)
         if wrong is not None:
             return wrong
-        body = request.body
-        if body.startswith(GZIP):
-            inflated = _inflated(body)
-            if inflated is None:
-                return _too_large(f"a body must have at most {MAX_INFLATED_BYTES} bytes once it is inflated.", False)
-            body = inflated
-        try:
-            self._spool.append(headers, body, self._now())
-        except StoreUnavailable as error:
-            return self._unwritten(error)
-        if self._in_trouble:
-            self._recovered()
-        if self._terms.durable == "write":
-            return OK
-        self._unsynced.append((connection, request))
-        if self._syncing is None:
-            self._syncing = asyncio.get_running_loop().create_task(self._sync())
+        taken = Taken(connection, request, headers, self._now())
+        if request.body[:2] != inflation.MARK:
+            self._add(taken, Body(headers, [request.body], taken.arrived_s))
+            return None
+        inflating = Inflation(request.body, MAX_INFLATED_BYTES)
+        if inflating.step():
+            return self._add_inflated(taken, inflating)
+        self._inflating.append((taken, inflating))
+        self._start("inflate", self._inflate)
         return None
 
     # --------------------------------------------------------------------------------------------------------------
@@ -141,11 +157,10 @@ class Intake:
             return Answer(HTTPStatus.NOT_FOUND, "there are /, /v1/events, /v1/predictions and /v1/labels.")
         if request.method != "POST":
             return Answer(HTTPStatus.METHOD_NOT_ALLOWED, "only POST.", (("allow", "POST"),))
-        if self._tokens:
-            given = request.headers.get("authorization", "").encode()
-            if not any(hmac.compare_digest(given, token) for token in self._tokens):
-                detail = "`Authorization` must be `Bearer` and a token that is known here."
-                return Answer(HTTPStatus.UNAUTHORIZED, detail, (("www-authenticate", "Bearer"),))
+        tokens = self._terms.tokens
+        if tokens is not None and not tokens.admit(request.headers.get("authorization", "")):
+            detail = "`Authorization` must be `Bearer` and a token that is known here."
+            return Answer(HTTPStatus.UNAUTHORIZED, detail, (("www-authenticate", "Bearer"),))
         if request.path == "/v1/labels" and not self._terms.labels:
             return Answer(HTTPStatus.NOT_IMPLEMENTED, "nobody reads labels here: `events.label` says none.")
         encoding = request.headers.get("content-encoding", "identity").lower()
@@ -180,38 +195,95 @@ class Intake:
                 return _bad(f"`ce-time` must be RFC 3339; got {headers['ce-time']!r}.")
         return None
 
+    # Into the spool -------------------------------------------------------------------------------------------------
+
+    def _add_inflated(self, taken: Taken, inflating: Inflation) -> Answer | None:
+        if inflating.pieces is None:
+            return _too_large(f"a body must have at most {MAX_INFLATED_BYTES} bytes once it is inflated.", False)
+        self._add(taken, Body(taken.headers, inflating.pieces, taken.arrived_s))
+        return None
+
+    def _add(self, taken: Taken, body: Body) -> None:
+        if not self._group:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._group.append((taken, body))
+        self._group_bytes += sum(map(len, body.pieces))
+        if self._group_bytes > GROUP_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        """Writes the bodies of this turn and answers them."""
+        group, self._group, self._group_bytes = self._group, [], 0
+        if not group:
+            return
+        answer = OK
+        try:
+            self._spool.append(*(body for _, body in group))
+        except StoreUnavailable as error:
+            answer = self._unwritten(error, len(group))
+        else:
+            if self._in_trouble:
+                self._recovered()
+            if self._terms.durable == "fsync":
+                self._unsynced += [taken for taken, _ in group]
+                self._start("sync", self._sync)
+                return
+        for taken, _ in group:
+            taken.connection.finish(taken.request, answer)
+
+    async def _inflate(self) -> None:
+        """Goes on with one long body after the other: so many bytes at once would be too much memory."""
+        try:
+            while self._inflating:
+                taken, inflating = self._inflating.popleft()
+                while not inflating.step():
+                    await asyncio.sleep(0)
+                answer = self._add_inflated(taken, inflating)
+                if answer is not None:
+                    taken.connection.finish(taken.request, answer)
+        finally:
+            del self._tasks["inflate"]
+
+    async def _sync(self) -> None:
+        """Answers what waits for the platter, a group at a time."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._unsynced:
+                await asyncio.sleep(SYNC_S)
+                group, self._unsynced = self._unsynced, []
+                answer = OK
+                try:
+                    await loop.run_in_executor(None, self._spool.sync)
+                except StoreUnavailable as error:
+                    answer = self._unwritten(error, len(group))
+                for taken in group:
+                    taken.connection.finish(taken.request, answer)
+        finally:
+            del self._tasks["sync"]
+
+    def _start(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Starts a task unless it runs; it takes itself out at its end."""
+        if name not in self._tasks:
+            self._tasks[name] = asyncio.get_running_loop().create_task(work())
+
     def _recovered(self) -> None:
         self._in_trouble = False
         self._on_trouble(None)
         _log.info("bodies are taken again")
 
-    def _unwritten(self, error: StoreUnavailable) -> Answer:
+    def _unwritten(self, error: StoreUnavailable, n_bodies: int) -> Answer:
         if not self._in_trouble:
             self._in_trouble = True
             self._on_trouble(str(error))
             _log.error("%s", error)
         if isinstance(error, SpoolFull) and self._terms.full == "shed":
-            self._on_shed()
+            for _ in range(n_bodies):
+                self._on_shed()
             return OK
         return _unavailable(str(error))
 
-    async def _sync(self) -> None:
-        """Answers what waits for the platter, a group at a time."""
-        loop = asyncio.get_running_loop()
-        while self._unsynced:
-            await asyncio.sleep(SYNC_S)
-            group, self._unsynced = self._unsynced, []
-            answer = OK
-            try:
-                await loop.run_in_executor(None, self._spool.sync)
-            except StoreUnavailable as error:
-                answer = self._unwritten(error)
-            for connection, request in group:
-                connection.finish(request, answer)
-        self._syncing = None
-
     def sweep(self, now_s: float) -> None:
-        """Ends connections that are too slow, and looks whether a trouble is over."""
+        """Ends connections that are too slow, and looks whether a trouble is over and the tokens are others."""
         for connection in list(self.connections):
             if now_s - connection.since_s > (IDLE_S if connection.is_idle else REQUEST_S):
                 connection.close()
@@ -219,6 +291,11 @@ class Intake:
             with suppress(StoreUnavailable):  # then it goes on
                 self._spool.probe()
                 self._recovered()
+        if self._terms.tokens is not None:
+            self._terms.tokens.refresh()
+        if self._n_answers:
+            self._on_answers(self._n_answers)
+            self._n_answers = Counter()
 
 
 class IngestServer:
@@ -260,18 +337,6 @@ class IngestServer:
         for connection in list(self._intake.connections):
             connection.close()
         await asyncio.sleep(0)
-
-
-def _inflated(body: bytes) -> bytes | None:
-    """What a gzip body holds, None where that is too much; as it came where it is none: its decoder says so."""
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        data = inflater.decompress(body, MAX_INFLATED_BYTES + 1)
-    except zlib.error:
-        return body
-    if len(data) > MAX_INFLATED_BYTES:
-        return None
-    return data if inflater.eof and not inflater.unused_data else body
 
 
 def _bad(detail: str) -> Answer:

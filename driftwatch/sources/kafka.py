@@ -18,6 +18,7 @@ from driftwatch.records import Frames, Shard
 from driftwatch.sources.kafka_client import Batch, BrokerUnavailable, Change, Client, Partition
 
 QUIET_S = 30.0  # a partition that brought nothing for so long is asked whether that is its end
+LOOK_S = 5.0  # a topic that brought nothing for so long is looked for
 ASK_S = 2.0  # between questions to a broker that does not answer
 FLUSH_S = 3.0  # after the last transaction its commit is waited for so long
 CLOSE_S = 5.0
@@ -66,6 +67,12 @@ class KafkaSource:
         self._marks: dict[Partition, tuple[int, str]] = {}  # to be committed
         self._sent: dict[Partition, tuple[int, str]] | None = None  # on their way
         self._retry_s = -np.inf
+        self._taken: set[Partition] = set()  # of which the group has an offset that we committed
+        self._topics: Mapping[str, int] = {}  # how many partitions each has, when last looked for
+        self._looked_s = clock()
+        self._why = ""  # what keeps us from reading, as it was last passed on
+        self._topic_heard_s: dict[str, float] = {}
+        self._lost: list[Partition] = []  # whose topic is gone, and the loop has not heard of it
 
     # The source's side of the loop ----------------------------------------------------------------------------------
 
@@ -86,6 +93,7 @@ class KafkaSource:
             self._waiting.update(dict.fromkeys(p for p in polled.out_of_range if p in self._next))
             yield from self._begun(self._client)
             yield from self._ended(self._client)
+            self._look_for_topics(self._client)
             self._look_after(self._client)
             if not polled.batches:
                 yield Tick()
@@ -151,10 +159,49 @@ class KafkaSource:
                 log.info("Kafka answers again")
             else:
                 log.warning("Kafka does not answer (%s); it is tried until it does", trouble)
-            self._lacks(None if trouble is None else f"Kafka does not answer: {trouble}")
         self._trouble = trouble
+        self._tell()
+
+    def _tell(self) -> None:
+        """Passes on what keeps the source from reading, where that has changed; an outage's cause may change."""
+        gone = ", ".join(self._gone)
+        why = "outage" if self._trouble is not None else gone
+        if why != self._why:
+            self._why = why
+            outage = f"Kafka does not answer: {self._trouble}"
+            self._lacks(outage if self._trouble is not None else f"the topic {gone} does not exist" if gone else None)
+
+    @property
+    def _gone(self) -> list[str]:
+        return [topic for topic, n in self._topics.items() if n == 0]
+
+    def _look_for_topics(self, client: Client) -> None:
+        """Asks whether the topics are there, where one has brought nothing for a while."""
+        now_s = self._clock()
+        heard_s = min((self._topic_heard_s.get(t, -np.inf) for t in self._topics), default=-np.inf)
+        if self._trouble is None and now_s >= max(self._looked_s, heard_s) + LOOK_S:
+            self._look(client)
+
+    def _look(self, client: Client) -> None:
+        before, self._looked_s = set(self._gone), self._clock()
+        try:
+            self._topics = client.topics()
+        except BrokerUnavailable as error:
+            client.trouble = str(error)
+            return
+        for topic in sorted(before.symmetric_difference(self._gone)):
+            read = [partition for partition in self._next if partition.topic == topic]
+            if topic in before:
+                log.info("the topic %s is there again", topic)
+                self._waiting.update(dict.fromkeys(read))  # it may be another one, in which we are nowhere yet
+            else:
+                log.warning("the topic %s does not exist; it is looked for every %d s", topic, LOOK_S)
+                self._lost.extend(read)
+        self._tell()
 
     def _changed(self, changes: Sequence[Change]) -> Iterator[Event]:
+        if self._client is not None and any(p in self._next for what, ps in changes if what == "revoked" for p in ps):
+            self._look(self._client)
         for what, partitions in changes:
             for partition in partitions:
                 was_read = self._next.pop(partition, None) is not None
@@ -165,7 +212,10 @@ class KafkaSource:
                     self._is_new_share = True
                 elif was_read:
                     self._marks.pop(partition, None)  # they are another's to make now
-                    yield Revoked(shard_of(partition))
+                    if self._topics.get(partition.topic) == 0:  # nobody's: what was counted of it is kept
+                        yield AtEnd(shard_of(partition), final=False)
+                    else:
+                        yield Revoked(shard_of(partition))
 
     def _begun(self, client: Client) -> Iterator[Event]:
         """Has the loop say where to begin with what was assigned, once the broker has said what there is."""
@@ -179,12 +229,17 @@ class KafkaSource:
             return
         for partition, (start, end, committed) in bounds.items():
             mark = None if committed is None else CommitMark(committed[0], _metadata(committed[1]))
-            yield Assigned(shard_of(partition), start, end, mark, partition[0] in self._labels)
+            # What we committed is gone with the topic that it was of.
+            anew = mark is None and partition in self._taken
+            self._taken.discard(partition)
+            yield Assigned(shard_of(partition), start, end, mark, anew, partition[0] in self._labels)
             self._heard_s[partition] = self._clock()
         self._waiting.clear()
         if self._is_new_share:
             self._is_new_share = False
-            yield Held(frozenset(map(shard_of, self._next)))
+            self._look(client)
+            gone = tuple(f"{topic}/" for topic in self._gone)
+            yield Held(frozenset(map(shard_of, self._next)), sum(self._topics.values()) or None, gone)
         client.read_from({partition: self._next[partition] for partition in bounds if partition in self._next})
         if self._paused:
             client.pause({partition_of(shard) for shard in self._paused})
@@ -192,24 +247,30 @@ class KafkaSource:
     def _frames(self, batch: Batch) -> Iterator[Event]:
         partition = batch.partition
         due = self._next.get(partition)
-        if due is None or partition in self._waiting:
+        if due is None or partition in self._waiting or self._topics.get(partition.topic) == 0:
             return
         if batch.offsets[0] < due:  # a new topic of that name, whose offsets begin anew
             self._waiting[partition] = None
             return
-        end = batch.offsets[-1] + 1
+        end = int(batch.offsets[-1]) + 1
         self._next[partition] = end
-        self._heard_s[partition] = self._clock()
-        times_ms = np.array(batch.times_ms, np.float64)
+        self._heard_s[partition] = self._topic_heard_s[partition.topic] = self._clock()
+        times_ms = np.asarray(batch.times_ms, np.float64)
         yield Frames(
             shard_of(partition),
             batch.messages,
-            np.array([*batch.offsets, end], np.int64),
+            np.append(np.asarray(batch.offsets, np.int64), end),
             np.where(times_ms >= 0, times_ms / 1000, np.nan),
+            batch.headers,
         )
 
     def _ended(self, client: Client) -> Iterator[Event]:
         """Asks the broker whether partitions that bring nothing are at their end: only it can say so."""
+        for partition in self._lost:
+            if partition in self._next:
+                self._heard_s.pop(partition, None)
+                yield AtEnd(shard_of(partition), final=False)
+        self._lost.clear()
         now_s = self._clock()
         if self._trouble is not None or now_s < self._asked_s + ASK_S:
             return
@@ -223,7 +284,7 @@ class KafkaSource:
             client.trouble = str(error)
             return
         for partition, end in ends.items():
-            if self._next[partition] >= end:
+            if max(self._next[partition], client.position(partition)) >= end:
                 del self._heard_s[partition]
                 yield AtEnd(shard_of(partition), final=False)
             else:
@@ -236,11 +297,8 @@ class KafkaSource:
             if self._clock() < self._asked_s + ASK_S:
                 return
             self._asked_s = self._clock()
-            try:
-                client.ends([next(iter(self._next))])
-                trouble = None
-            except BrokerUnavailable:
-                pass
+            self._look(client)
+            trouble = None if client.trouble is None else trouble
         self._say(trouble)
 
     def _send(self) -> None:
@@ -248,7 +306,8 @@ class KafkaSource:
         client = self._client
         if client is None or self._sent is not None or self._trouble is not None or self._clock() < self._retry_s:
             return
-        due = {partition: mark for partition, mark in self._marks.items() if partition in self._next}
+        there = [partition for partition in self._next if self._topics.get(partition.topic) != 0]
+        due = {partition: self._marks[partition] for partition in there if partition in self._marks}
         if not due:
             return
         self._sent, self._marks = due, {}
@@ -259,6 +318,8 @@ class KafkaSource:
 
     def _answered(self, taken: bool) -> None:
         sent, self._sent = self._sent, None
+        if taken and sent is not None:
+            self._taken.update(sent)
         if not taken and sent is not None:
             self._marks = sent | self._marks
             self._retry_s = self._clock() + 1.0

@@ -1,10 +1,12 @@
 """The client kafka-python behind the Kafka source's seam."""
 
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 from kafka import KafkaConsumer, errors
@@ -13,6 +15,7 @@ from kafka.net import KafkaNetClient
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from driftwatch.errors import ConfigError, SourceError
+from driftwatch.sources.kafka_batches import RecordBatch, fetch_batches, unpacked
 from driftwatch.sources.kafka_client import (
     BATCH,
     POLL_S,
@@ -22,6 +25,7 @@ from driftwatch.sources.kafka_client import (
     BrokerUnavailable,
     Change,
     Connection,
+    EmptyShare,
     Partition,
     Polled,
     fenced,
@@ -30,10 +34,8 @@ from driftwatch.sources.kafka_client import (
 )
 
 REQUEST_MS = round(1000 * REQUEST_S)
-JOIN_LIMIT_S, LONGEST_JOIN_S = (
-    5.0,
-    60.0,
-)  # without an assignment for so long: the client may have lost it, and would wait for good
+# Without an assignment for so long: the client may have lost it, and would wait for good.
+JOIN_LIMIT_S, LONGEST_JOIN_S = 5.0, 60.0
 REFUSALS = (errors.SaslAuthenticationFailedError, errors.AuthorizationError, errors.UnsupportedSaslMechanismError)
 OUTAGES = (errors.RetriableError, errors.BrokerResponseError, OSError)
 
@@ -76,11 +78,15 @@ class KafkaPythonClient:
         self._member, self._topics, self._clock = connection.member, list(connection.topics), clock
         self._changes: deque[Change] = deque()
         self._failures = _Failures()
+        self._net: Any = None
         log = logging.getLogger("kafka")
         log.handlers, log.propagate = [self._failures], False
+        self._begin: dict[Partition, int] = {}  # where reading began
         self._consumer = self._connected(connection)
+        fetch_batches(self._consumer)
         self._joining_since_s: float | None = self._clock()
         self._join_limit_s = JOIN_LIMIT_S
+        self._empty = EmptyShare(self._clock)
         self._consumer.subscribe(self._topics, listener=self)
 
     def _connected(self, connection: Connection) -> Any:
@@ -88,6 +94,7 @@ class KafkaPythonClient:
 
         def client(**settings: Any) -> Any:
             made.append(KafkaNetClient(**settings))
+            self._net = made[-1]
             made[-1].cluster.config["allow_auto_create_topics"] = False  # as was set: 3.0.12 does not pass it on
             return made[-1]
 
@@ -103,6 +110,7 @@ class KafkaPythonClient:
             "bootstrap_timeout_ms": REQUEST_MS,
             "max_poll_records": BATCH,
             "metrics_enabled": False,
+            "isolation_level": "read_committed",  # as the other client's default is
             "kafka_client": client,
         }
         settings = {SAME.get(name, name.replace(".", "_")): value for name, value in connection.settings.items()}
@@ -128,6 +136,7 @@ class KafkaPythonClient:
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         self._joining_since_s, self._join_limit_s = None, JOIN_LIMIT_S
+        self._empty.given(len(tuple(assigned)))
         for tp in assigned:
             self._consumer.seek(tp, 0)  # any place but the committed one; it is not read before `read_from`
             self._consumer.pause(tp)
@@ -150,14 +159,14 @@ class KafkaPythonClient:
         polled.changes = self._taken()
         for tp, records in found.items():
             self.trouble = self._failures.last = None
-            polled.batches.append(
-                Batch(
-                    Partition(*tp),
-                    [r.value or b"" for r in records],
-                    [r.offset for r in records],
-                    [r.timestamp for r in records],
-                )
-            )
+            partition = Partition(*tp)
+            for is_new, some in groupby(records, lambda r: isinstance(r.value, RecordBatch)):
+                if is_new:
+                    with self._mapped():
+                        begin = self._begin.get(partition, 0)
+                        polled.batches.extend(unpacked(partition, [r.value for r in some], begin))
+                else:
+                    polled.batches.append(_older(partition, list(some)))
         if not found and self._failures.last is not None:
             self.trouble = str(self._failures.last)
         return polled
@@ -166,6 +175,7 @@ class KafkaPythonClient:
         ours = self._consumer.assignment()
         for partition, offset in offsets.items():
             tp = TopicPartition(*partition)
+            self._begin[partition] = offset
             if tp in ours:  # else it was taken from us meanwhile: the next poll says so
                 self._consumer.seek(tp, offset)
                 self._consumer.resume(tp)
@@ -199,6 +209,27 @@ class KafkaPythonClient:
         self.trouble = self._failures.last = None
         return {Partition(*tp): end for tp, end in found.items()}
 
+    def position(self, partition: Partition) -> int:
+        with self._mapped():
+            try:
+                offset: int | None = self._consumer.position(TopicPartition(*partition), timeout_ms=REQUEST_MS)
+            except errors.IllegalStateError:  # taken from us amid the last poll
+                offset = None
+        return offset or 0
+
+    def topics(self) -> dict[str, int]:
+        cluster, answered = self._net.cluster, threading.Event()
+        update = cluster.request_update()
+        update.add_both(lambda _: answered.set())
+        if not answered.wait(REQUEST_S):
+            raise BrokerUnavailable(f"no answer about topics in {REQUEST_S:.0f} s")
+        # An update is said to have failed as well where the only topic does not exist.
+        if update.failed() and not isinstance(update.exception, errors.UnknownTopicOrPartitionError):
+            with self._mapped():
+                raise update.exception
+        self.trouble = self._failures.last = None
+        return {name: len(cluster.partitions_for_topic(name) or ()) for name in self._topics}
+
     def known_end(self, partition: Partition) -> int | None:
         try:
             end: int | None = self._consumer.highwater(TopicPartition(*partition))
@@ -223,6 +254,8 @@ class KafkaPythonClient:
     def _rejoin(self) -> None:
         """Joins anew where an assignment is overdue: one that came just as a poll ended was lost without a word."""
         since_s = self._joining_since_s
+        if self._empty.is_overdue:
+            self._consumer._coordinator.request_rejoin()  # under its member id, which `unsubscribe` would forget
         if since_s is not None and self._clock() - since_s > self._join_limit_s:
             self._joining_since_s = self._clock()
             self._join_limit_s = min(2 * self._join_limit_s, LONGEST_JOIN_S)  # a large group may need longer
@@ -245,6 +278,12 @@ class KafkaPythonClient:
             raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
         except errors.KafkaError as error:
             raise SourceError(f"kafka-python cannot read on: {type(error).__name__}: {error}.") from error
+
+
+def _older(partition: Partition, records: Sequence[Any]) -> Batch:
+    """Records of a message format before Kafka 0.11; it has no headers."""
+    times_ms = [-1 if r.timestamp is None else r.timestamp for r in records]
+    return Batch(partition, [r.value or b"" for r in records], [r.offset for r in records], times_ms)
 
 
 ConsumerRebalanceListener.register(KafkaPythonClient)  # no subclass: a class without types is none for mypy

@@ -12,7 +12,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -23,6 +23,8 @@ import msgspec
 from driftwatch.errors import StoreUnavailable
 
 SEGMENT_BYTES = 64 * 2**20
+MOST_PARTS = 1000  # of one writev: Linux takes 1024
+Buffer = bytes | bytearray | memoryview
 _RECORD = struct.Struct("<IIId")  # checksum of all that follows, bytes of headers, bytes of body, arrival (epoch s)
 _CHECKED = struct.Struct("<IId")
 _headers = msgspec.msgpack.Decoder(dict[str, str])
@@ -43,6 +45,14 @@ class Entry(NamedTuple):
     body: bytes
 
 
+class Body(NamedTuple):
+    """What is to be kept: a body in its pieces, the headers it came with, and when."""
+
+    headers: Mapping[str, str]
+    pieces: Sequence[Buffer]
+    arrived_s: float
+
+
 class _Segment(NamedTuple):
     base: int
     path: Path
@@ -57,7 +67,7 @@ class Spool:
 
     def __init__(self, folder: Path, *, position: int, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._segment_bytes = min(segment_bytes, max(max_bytes // 4, 1))
         self._read: _Segment | None = None  # the segment that is being read, and its file
         self._read_file = -1
@@ -91,26 +101,25 @@ class Spool:
 
     # The writer's ---------------------------------------------------------------------------------------------------
 
-    def append(self, headers: Mapping[str, str], body: bytes, arrived_s: float) -> int:
-        """Adds a record; the position after it. Raises SpoolFull, or StoreUnavailable where the disk does not take it.
+    def append(self, *bodies: Body) -> int:
+        """Adds all of them, or none; the position after them.
 
-        Once it has returned, the record survives the end of this process; that of the machine only after `sync`.
+        Raises SpoolFull, or StoreUnavailable where the disk does not take them. Once it has returned, they survive the
+        end of this process; that of the machine only after `sync`.
         """
-        head = msgspec.msgpack.encode(headers)
-        checked = _CHECKED.pack(len(head), len(body), arrived_s)
-        checksum = zlib.crc32(body, zlib.crc32(head, zlib.crc32(checked)))
-        n_bytes = _RECORD.size + len(head) + len(body)
-        if self.n_bytes + n_bytes > self._max_bytes:
+        parts: list[Buffer] = []
+        n_bytes = sum(_add_record(parts, body) for body in bodies)
+        if self.n_bytes + n_bytes > self.max_bytes:
             raise SpoolFull(
                 f"`source.spool.max_bytes` must leave room for {n_bytes} bytes; got a spool of {self.n_bytes} of "
-                f"{self._max_bytes} bytes that are not judged yet. Send less for a while, or raise it."
+                f"{self.max_bytes} bytes that are not judged yet. Send less for a while, or raise it."
             )
         try:
             if self._is_torn:
                 self._cut_failed()
             if self.end - self._segments[-1].base >= self._segment_bytes:
                 self._open_segment(self.end)
-            self._write([_RECORD.pack(checksum, len(head), len(body), arrived_s), head, body], n_bytes)
+            self._write(parts)
         except OSError as error:
             raise _unusable(self._folder, error) from error
         self.end += n_bytes
@@ -133,7 +142,7 @@ class Spool:
     def probe(self) -> None:
         """Raises what an `append` of some KiB would."""
         path = self._folder / "probe"
-        if self.n_bytes + 4096 > self._max_bytes:
+        if self.n_bytes + 4096 > self.max_bytes:
             raise SpoolFull(f"`source.spool.max_bytes` is reached: {self.n_bytes} bytes are not judged yet.")
         try:
             path.write_bytes(b"\0" * 4096)
@@ -148,13 +157,15 @@ class Spool:
                 os.close(file)
         self._write_file = self._read_file = -1
 
-    def _write(self, parts: list[bytes], n_bytes: int) -> None:
+    def _write(self, parts: list[Buffer]) -> None:
         try:
-            written = os.writev(self._write_file, parts)
-            if written < n_bytes:
-                rest = memoryview(b"".join(parts))[written:]
-                while rest:
-                    rest = rest[os.write(self._write_file, rest) :]
+            for at in range(0, len(parts), MOST_PARTS):
+                some = parts[at : at + MOST_PARTS]
+                written = os.writev(self._write_file, some)
+                for part in some:
+                    written -= len(part)
+                    while written < 0:  # a short write: the disk is full, or a signal came
+                        written += os.write(self._write_file, memoryview(part)[written:])
         except OSError:
             self._is_torn = True
             with suppress(OSError):  # the first error is the one to tell; the next `append` tries again, or a start
@@ -203,13 +214,13 @@ class Spool:
 
     def forget(self, position: int) -> None:
         """Deletes the segments that lie wholly before a position; the one that is written stays."""
-        with self._lock:
-            while len(self._segments) > 1 and self._segments[1].base <= position:
-                try:
-                    self._segments[0].path.unlink(missing_ok=True)
-                except OSError as error:
-                    _log.warning("%s cannot be deleted yet: %s", self._segments[0].path, error.strerror)
-                    return
+        while len(self._segments) > 1 and self._segments[1].base <= position:
+            try:
+                self._segments[0].path.unlink(missing_ok=True)  # without the lock: it takes a while, and senders wait
+            except OSError as error:
+                _log.warning("%s cannot be deleted yet: %s", self._segments[0].path, error.strerror)
+                return
+            with self._lock:
                 self._segments = self._segments[1:]
 
     def _place(self, position: int, end: int) -> tuple[_Segment, int, int]:
@@ -231,6 +242,18 @@ class Spool:
             self._read_file = os.open(segment.path, os.O_RDONLY)
             self._read = segment
         return self._read_file
+
+
+def _add_record(parts: list[Buffer], body: Body) -> int:
+    """Adds the parts of a record; how many bytes it has."""
+    head = msgspec.msgpack.encode(body.headers)
+    length = sum(map(len, body.pieces))
+    checksum = zlib.crc32(head, zlib.crc32(_CHECKED.pack(len(head), length, body.arrived_s)))
+    for piece in body.pieces:
+        checksum = zlib.crc32(piece, checksum)
+    parts.append(_RECORD.pack(checksum, len(head), length, body.arrived_s) + head)
+    parts.extend(body.pieces)
+    return len(parts[-1 - len(body.pieces)]) + length
 
 
 def _entries(block: bytes, position: int, most: int) -> list[Entry]:

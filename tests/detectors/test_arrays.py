@@ -25,7 +25,7 @@ asymptotic = pytest.mark.filterwarnings("ignore:ks_2samp")
 
 
 @asymptotic
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(samples)
 def test_ks_equals_scipy(pair: tuple[list[float], list[float]]) -> None:
     reference, current = pair
@@ -36,7 +36,7 @@ def test_ks_equals_scipy(pair: tuple[list[float], list[float]]) -> None:
     assert (score.n_reference, score.n_current) == (len(reference), len(current))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(samples)
 def test_wasserstein_equals_scipy_and_its_effect_is_in_reference_sd(pair: tuple[list[float], list[float]]) -> None:
     reference, current = pair
@@ -52,7 +52,7 @@ def test_wasserstein_equals_scipy_and_its_effect_is_in_reference_sd(pair: tuple[
     assert score.p_value is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(few_valued, few_valued)
 def test_chi_square_equals_scipy_where_nothing_is_pooled(reference: list[float], current: list[float]) -> None:
     values = sorted({*reference, *current})
@@ -82,7 +82,7 @@ def pool(rows: np.ndarray, least: float) -> np.ndarray:
     return np.array(groups).T
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds, n=st.integers(10, 400), m=st.integers(10, 400), k=st.integers(2, 40))
 def test_chi_square_equals_scipy_on_groups_pooled_to_five_expected_rows(seed: int, n: int, m: int, k: int) -> None:
     rng = np.random.default_rng(seed)
@@ -123,7 +123,7 @@ def quantile_shares(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndar
     return np.array(rows[0], float), np.array(rows[1], float)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(samples)
 def test_psi_and_jensen_shannon_equal_their_formulas_on_quantile_groups(pair: tuple[list[float], list[float]]) -> None:
     reference, current = (np.array(side) for side in pair)
@@ -137,7 +137,7 @@ def test_psi_and_jensen_shannon_equal_their_formulas_on_quantile_groups(pair: tu
     assert js.statistic == pytest.approx(jensenshannon(y / y.sum(), x / x.sum()), abs=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=seeds, shift=st.sampled_from([-64.0, 0.0, 3.0]), factor=st.sampled_from([0.25, 1.0, 8.0]))
 def test_shifting_and_rescaling_both_samples_changes_no_rank_statistic(seed: int, shift: float, factor: float) -> None:
     rng = np.random.default_rng(seed)
@@ -271,7 +271,7 @@ def test_permutation_p_values_come_from_their_seed_and_equal_a_shuffle_of_rows(d
     assert p_value(1, permutations=9) >= 0.1  # at least 1 ÷ (1 + permutations)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.none() | st.floats(allow_infinity=False) | st.integers(-5, 5), max_size=30))
 def test_observed_counts_what_it_leaves_out(values: list[Any]) -> None:
     kept, n_missing = observed(values, "current")

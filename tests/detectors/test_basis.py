@@ -30,7 +30,7 @@ def numeric_basis(values: np.ndarray, n_current: float = 500) -> Basis:
     return basis_of({"a": values}, {"a": "numeric"}, n_current)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(shares_of_cells)
 def test_scores_are_centred_scaled_and_orthogonal_on_the_reference(rows: np.ndarray) -> None:
     share = rows / rows.sum()
@@ -66,7 +66,7 @@ def test_scores_of_distinct_values_are_the_normal_scores_of_their_mid_ranks() ->
     assert found.spread_sd[0] == pytest.approx(s.std())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(shares_of_cells, st.floats(0.001, 0.9))
 def test_groups_cover_the_cells_and_hold_their_least_share(rows: np.ndarray, least: float) -> None:
     share = rows / rows.sum()
@@ -95,7 +95,7 @@ def test_groups_hold_five_expected_rows_and_numeric_ones_a_twentieth(n_current: 
     assert len(numeric) == n_groups
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), factor=st.sampled_from([1e-3, 1.0, 1e6]), shift=st.sampled_from([0.0, 50.0]))
 def test_gaps_are_distances_of_winsorised_means_in_winsorised_sd(seed: int, factor: float, shift: float) -> None:
     values = np.random.default_rng(seed).standard_t(2, 3000) * factor + shift * factor

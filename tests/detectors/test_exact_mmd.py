@@ -75,7 +75,7 @@ def test_far_rows_keep_their_distances_and_overflow_nothing() -> None:
     assert abs(result.mmd2 - expected) < 1e-9
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=seeds, n=st.integers(2, 40), m=st.integers(2, 40), features=st.integers(1, 4), block=st.integers(1, 90))
 def test_is_symmetric_and_depends_neither_on_row_order_nor_on_the_block(
     seed: int, n: int, m: int, features: int, block: int
@@ -87,7 +87,7 @@ def test_is_symmetric_and_depends_neither_on_row_order_nor_on_the_block(
     assert other.mmd2 == pytest.approx(expected.mmd2, rel=1e-10, abs=1e-14)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=seeds, n=st.integers(3, 40), scale=st.floats(1e-3, 1e3), shift=st.floats(-1e3, 1e3))
 def test_moving_and_scaling_both_samples_changes_nothing(seed: int, n: int, scale: float, shift: float) -> None:
     rng = np.random.default_rng(seed)
@@ -97,7 +97,7 @@ def test_moving_and_scaling_both_samples_changes_nothing(seed: int, n: int, scal
     assert moved.bandwidth == pytest.approx(mmd(x, y).bandwidth * scale, rel=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=seeds, n=st.integers(2, 40))
 def test_the_biased_estimate_of_equal_multisets_is_zero(seed: int, n: int) -> None:
     # with the diagonal the biased estimate is 0, so the unbiased one is −2/n·(1 − mean kernel of different rows)

@@ -47,7 +47,7 @@ def rows_of(feature: Feature, values: np.ndarray) -> np.ndarray:
     return grid.count(grid.encode({feature.name: values}, {}))[SPECIAL:]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(reference=columns, values=columns)
 def test_every_number_lies_in_exactly_one_cell(reference: np.ndarray, values: np.ndarray) -> None:
     feature = numeric_feature("a", reference)
@@ -60,7 +60,7 @@ def test_every_number_lies_in_exactly_one_cell(reference: np.ndarray, values: np
     assert grid.count(codes).sum() == len(values)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(reference=columns)
 def test_the_outer_cells_hold_only_what_lies_beyond_the_finite_reference(reference: np.ndarray) -> None:
     finite = reference[np.isfinite(reference)]
@@ -70,7 +70,7 @@ def test_the_outer_cells_hold_only_what_lies_beyond_the_finite_reference(referen
     assert rows[-1] == (reference == np.inf).sum()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(200, 3000), share=st.floats(0.009, 0.9))
 def test_every_value_with_more_than_half_a_cell_of_the_rows_is_a_cell_of_its_own(
     seed: int, n: int, share: float
@@ -136,7 +136,7 @@ def test_without_a_finite_value_there_is_one_regular_cell(values: list[float]) -
     assert grid.encode({"a": np.array([np.nan, 0.0, np.inf])}, {})[:, 0].tolist() == [MISSING, SPECIAL, SPECIAL]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), shift=st.sampled_from([-64.0, 3.0]), factor=st.sampled_from([0.25, 8.0]))
 def test_shifting_and_rescaling_reference_and_rows_alike_moves_no_row_to_another_cell(
     seed: int, shift: float, factor: float
@@ -157,7 +157,7 @@ def test_categories_stand_by_falling_frequency_and_ties_by_name() -> None:
 texts = st.sampled_from(["a", "b", "c", "true", "false", "", "3"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(reference=st.lists(texts | st.none(), max_size=30), values=st.lists(st.text(max_size=2) | texts | st.none()))
 def test_every_category_lies_in_its_own_cell_and_others_are_unseen(
     reference: list[str | None], values: list[str | None]

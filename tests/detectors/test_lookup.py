@@ -69,7 +69,7 @@ def test_all_features_at_once_find_the_cells_that_each_finds_alone() -> None:
 any_float = st.floats(allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     reference=st.lists(any_float | st.floats(-4, 4), max_size=200).map(lambda v: np.array(v, np.float64)),
     values=st.lists(any_float | st.floats(-5, 5), min_size=1, max_size=50).map(lambda v: np.array(v, np.float64)),

@@ -140,14 +140,14 @@ def data() -> bytes:
         return build({"x": np.arange(500.0)}, {"x": "numeric"}, sizes=(100,), mmd_rows=0).to_bytes()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(cut=st.floats(0, 0.999))
 def test_a_profile_cut_short_is_refused(data: bytes, cut: float) -> None:
     with pytest.raises(ValueError, match="profile"):
         Profile.from_bytes(data[: int(cut * len(data))])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(at=st.floats(0, 0.9999), flip=st.integers(1, 255))
 def test_a_flipped_byte_is_refused_or_changes_nothing(data: bytes, at: float, flip: int) -> None:
     damaged = bytearray(data)

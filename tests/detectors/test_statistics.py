@@ -236,7 +236,7 @@ def test_a_statistic_of_one_feature_does_not_depend_on_its_neighbours() -> None:
         np.testing.assert_allclose(after[[0, 3, 4]], before[[0, 3, 4]], rtol=1e-9, atol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=seeds, n=st.integers(3, 300), m=st.integers(3, 300))
 def test_on_a_grid_of_distinct_values_ks_and_chi_square_equal_scipy(seed: int, n: int, m: int) -> None:
     rng = np.random.default_rng(seed)
@@ -257,7 +257,7 @@ def test_on_a_grid_of_distinct_values_ks_and_chi_square_equal_scipy(seed: int, n
         assert chi_square.degrees_of_freedom(contrast)[0] == table.shape[1] - 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=seeds, shift=st.sampled_from([-64.0, 3.0]), factor=st.sampled_from([0.25, 8.0]))
 def test_shifting_and_rescaling_the_values_changes_no_statistic(seed: int, shift: float, factor: float) -> None:
     rng = np.random.default_rng(seed)
@@ -328,7 +328,7 @@ def test_bands_of_psi_are_the_customary_ones(value: float, word: str) -> None:
     assert psi.band(value) == word
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(x=st.integers(0, 60), y=st.integers(0, 400), n=st.integers(60, 5000), m=st.integers(400, 10**6))
 def test_the_exact_score_is_that_of_the_binomial_mid_p(x: int, y: int, n: int, m: int) -> None:
     found = float(upper_score(np.array(x), np.array(y), np.array(n), np.array(m)))

@@ -37,7 +37,7 @@ def split(keys: np.ndarray, seed: int) -> list[np.ndarray]:
     return np.split(rng.permutation(keys), np.sort(rng.integers(0, len(keys) + 1, rng.integers(0, 7))))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(keys=keys_of_rows, bound=bounds, seed=seeds)
 def test_a_sample_is_the_same_however_its_rows_are_ordered_and_batched(keys: np.ndarray, bound: int, seed: int) -> None:
     batched = Sample.empty(bound, 2)
@@ -47,7 +47,7 @@ def test_a_sample_is_the_same_however_its_rows_are_ordered_and_batched(keys: np.
     assert state(batched) == state(sample_of(keys, bound))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(keys=keys_of_rows, bound=bounds, seed=seeds)
 def test_merged_samples_are_the_sample_of_all_rows(keys: np.ndarray, bound: int, seed: int) -> None:
     parts = [sample_of(batch, bound) for batch in split(keys, seed)]
@@ -60,7 +60,7 @@ def test_merged_samples_are_the_sample_of_all_rows(keys: np.ndarray, bound: int,
     assert state(merged) == state(sample_of(keys, bound))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(keys=keys_of_rows, bound=bounds)
 def test_a_sample_keeps_the_rows_of_the_highest_levels_that_fit(keys: np.ndarray, bound: int) -> None:
     sample, levels = sample_of(keys, bound), levels_of(keys)
@@ -121,7 +121,7 @@ def content(table: Table) -> tuple[object, ...]:
     return table.counts.tolist(), table.sums.tolist(), [state(sample) for sample in table.samples]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=seeds, n_tables=st.integers(1, 6))
 def test_tables_add_in_any_order_and_leave_their_terms_alone(seed: int, n_tables: int) -> None:
     terms = tables(seed, n_tables)
@@ -133,7 +133,7 @@ def test_tables_add_in_any_order_and_leave_their_terms_alone(seed: int, n_tables
     assert whole.counts.tolist() == (sum(t.counts for t in terms) + terms[0].counts).tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds)
 def test_bytes_give_back_the_table_and_can_be_added_to(seed: int) -> None:
     table, other = tables(seed, 2)

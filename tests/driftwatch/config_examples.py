@@ -135,7 +135,6 @@ WRONG = [
      "own; got features.age.x, where 'age' lies. Give a `path`."),
     ("events/prediction", {"kind": "numeric", "path": "features.age"}, "events.prediction: must lie at a path of its "
      "own; got features.age, where 'age' lies. Give a `path`."),
-    ("events/decode", "cloudevents", "events.decode: must be json; got 'cloudevents'. That decoder is not yet there."),
     ("events/decode", "xml", "events.decode: must be one of json, cloudevents, open-inference; got 'xml'."),
     ("events/prediction", {"name": "age", "kind": "numeric"}, "events.prediction.name: must differ from every "
      "feature's name; got 'age'. Choose another name."),
@@ -150,8 +149,7 @@ WRONG = [
     ("reference", {"path": "a", "profile": "b"}, "reference: must have exactly one of the keys path, profile, learn; "
      "got path and profile."),
     ("reference", {"path": "a", "save": "b"}, "reference.save: must stand beside `learn`; got it alone. Leave it out."),
-    ("reference", {"learn": "24h"}, "reference.learn: must be left out; got '1d'. Learning is not yet there: give "
-     "`path` or `profile`."),
+    ("reference", {"learn": "0s"}, "reference.learn: must be longer than 0s; got '0s'."),
     ("window", {}, "window: must have exactly one of the keys length, count; got none."),
     ("window/count", 1000, "window: must have exactly one of the keys length, count; got both."),
     ("window/length", 300, "window.length: must be a duration such as 30s, 5m, 1h or 7d; got 300. "

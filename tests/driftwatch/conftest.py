@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,3 +40,24 @@ def tiny_folder(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"mount(8) refused: {mounted.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def sidecars(folder: Path) -> Iterator[Any]:
+    """Makes sidecars over a broker, and kills what is left of them."""
+    pytest.importorskip("confluent_kafka", reason="needs confluent-kafka (the extra kafka-fast)")
+    from kafka_sidecar import Sidecars
+
+    made = Sidecars(folder)
+    yield made
+    for sidecar in made.made:
+        sidecar.kill()
+
+
+@pytest.fixture
+def kafka(broker: Any) -> str:
+    """The address of a broker that keeps what is committed with an offset, and static members."""
+    if broker.kind == "tansu":
+        pytest.skip("needs a real Kafka: Tansu drops the metadata of commits and takes 20 s for a join")
+    address: str = broker.address
+    return address

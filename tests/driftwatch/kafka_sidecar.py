@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from sidecar import decided, write_config
 
@@ -48,6 +48,11 @@ def delete_topic(address: str, name: str) -> None:
         future.result(30)
 
 
+def has_topic(address: str, name: str) -> bool:
+    """Whether there is a topic of that name."""
+    return name in AdminClient({"bootstrap.servers": address}).list_topics(timeout=30).topics
+
+
 def delete_records(address: str, topic: str, before: int) -> None:
     """Deletes the records of its first partition below an offset, as retention does."""
     asked = [TopicPartition(topic, 0, before)]
@@ -76,14 +81,30 @@ def free_ports(n: int) -> list[int]:
 
 
 def produce(address: str, topic: str, events: Iterable[Any], partition: int = 0, **settings: Any) -> None:
-    """Sends events (bytes as they are, None as a tombstone) and waits until the broker has them all."""
+    """Sends events and waits until the broker has them all.
+
+    Bytes go as they are, None as a tombstone; of a tuple the rest are its headers and its time in ms.
+    """
     producer = Producer({"bootstrap.servers": address, "log_level": 0} | settings)
     for i, event in enumerate(events):
-        value = event if event is None or isinstance(event, bytes) else json.dumps(event).encode()
-        producer.produce(topic, value, key=f"{i}", partition=partition)
+        said, headers, time_ms = (*event, 0)[:3] if isinstance(event, tuple) else (event, {}, 0)
+        value = said if said is None or isinstance(said, bytes) else json.dumps(said).encode()
+        producer.produce(topic, value, key=f"{i}", partition=partition, headers=headers, timestamp=time_ms)
         if i % 1000 == 999:
             producer.poll(0)
     assert producer.flush(30) == 0
+
+
+def consumed(address: str, topic: str, n: int) -> list[bytes]:
+    """The first n records of a topic of one partition."""
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "none", "log_level": 0})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found: list[bytes] = []
+    until_s = time.monotonic() + PATIENCE_S
+    while len(found) < n and time.monotonic() < until_s:
+        found += [value for m in consumer.consume(1000, 0.5) if (value := m.value()) is not None and m.error() is None]
+    consumer.close()
+    return found
 
 
 def wait_until(true: Callable[[], object], what: str, alive: Sequence["Sidecar"] = ()) -> None:

@@ -36,7 +36,7 @@ def table(seed: int) -> Table:
     return Table(rng.integers(0, 1000, 20), rng.normal(size=7), (sample,))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.dictionaries(st.text("abc/#0", min_size=1).map(Shard), STATES, max_size=4))
 def test_shards_come_back_from_a_store(shards: dict[Shard, ShardState]) -> None:
     store = Store.open(None, model="credit")
@@ -63,7 +63,7 @@ def test_panes_come_back_from_a_store_with_their_tables_and_go_by_their_keys(tmp
     store.close()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 30).map(str), max_size=12), max_size=8), st.integers(0, 10), st.integers(0, 7))
 def test_ids_that_come_back_find_the_duplicates_that_a_process_that_went_on_finds(
     batches: list[list[str]], size: int, restart_at: int

@@ -128,7 +128,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0), VALUES)
 def test_any_value_anywhere_loads_or_is_refused_in_our_words(file: Path, where: int, value: object) -> None:
     data = typed(FULL)
@@ -162,10 +162,18 @@ def assert_loads_or_is_refused(file: Path) -> None:
     assert all(" must " in line for line in lines), lines
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, len(FULL)), st.sampled_from("{}[]:,&*!'\"#|>%@\t\n -${}?~\0é")), max_size=4))
 def test_any_typing_error_is_a_config_error_that_names_the_file(file: Path, slips: list[tuple[int, str]]) -> None:
     text = FULL
     for position, character in slips:
         text = text[:position] + character + text[position + 1 :]
     assert_loads_or_is_refused(written(file, text))
+
+
+def test_an_embedding_cannot_be_learned_for_its_length_comes_from_a_reference(file: Path) -> None:
+    text = FULL.replace("reference: {path: reference.parquet}", "reference: {learn: 24h}")
+    assert problems(file, text) == [
+        "reference.learn: must be left out where 'text.v' is an embedding: its length comes from a reference. "
+        "Give `path` or `profile`."
+    ]

@@ -128,7 +128,7 @@ def table_of(counter: ProfileCounter | RowCounter, rows: Records, part: Any = EV
     return table
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 60))
 def test_counts_are_those_of_the_rows_one_by_one(profile: Profile, seed: int, n: int) -> None:
     rows = records(seed, n)
@@ -164,7 +164,7 @@ def present(rows: Records) -> np.ndarray:
     return np.setdiff1d(np.arange(len(rows)), absent)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 60))
 def test_products_are_summed_over_rows_that_are_not_absent(profile: Profile, seed: int, n: int) -> None:
     rows = records(seed, n)
@@ -182,7 +182,7 @@ def test_products_are_summed_over_rows_that_are_not_absent(profile: Profile, see
     assert table.sums[1] == pytest.approx(float((z[0] * z[1]).sum()), abs=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 150), data=st.data())
 def test_any_split_into_batches_and_any_order_give_the_same_table(
     profile: Profile, seed: int, n: int, data: st.DataObject

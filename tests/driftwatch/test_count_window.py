@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from window_model import DEFAULT, MODEL, PlainStore, Row, RowCounter, batch, rows_of
 
@@ -43,7 +43,6 @@ def of_version(windows: list[tuple[str, list[int], float, float, bool]], version
 
 
 @given(rows_read, st.integers(1, 12), st.data())
-@settings(deadline=None)
 def test_windows_are_cut_exactly_at_n_rows_however_they_are_batched_and_restarted(
     rows: list[Row], count: int, data: st.DataObject
 ):
@@ -76,7 +75,6 @@ def test_windows_are_cut_exactly_at_n_rows_however_they_are_batched_and_restarte
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9)), max_size=20), st.integers(1, 10))
-@settings(deadline=None)
 def test_rows_of_several_shards_fill_one_window_in_the_order_read(reads: list[tuple[str, int]], count: int):
     target, windows, order = windower(count), list[Window](), list[int]()
     position = {"a": 0, "b": 0}

@@ -76,7 +76,7 @@ def test_a_folder_without_dead_letters_has_no_entries(tmp_path: Path) -> None:
 batches = st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30)), max_size=8), max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches, st.sets(st.integers(0, 7)))
 def test_each_place_has_one_entry_in_the_order_of_its_first_coming_whatever_restarts(
     added: list[list[tuple[str, int]]], restart_after: set[int]
@@ -135,7 +135,7 @@ def test_a_payload_over_a_segment_gets_one_of_its_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_torn_last_line_is_cut_at_the_start_and_its_place_written_again(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -34,6 +34,9 @@ PLAN = Plan(reference_rows=2000, window_rows=200, calm=2, drifting=2, recovering
 # The stream -----------------------------------------------------------------------------------------------------------
 
 
+FILE: dict[str, object] = {"kind": "file", "path": "events.jsonl", "follow": True}
+
+
 @pytest.fixture(scope="module")
 def stream() -> Applications:
     """2,000 rows of calm days, then as many of the recession."""
@@ -202,7 +205,7 @@ def test_an_effect_is_said_in_its_unit() -> None:
 
 def test_its_configuration_is_valid_and_says_where_everything_is(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(json.dumps(config("http://127.0.0.1:1/alarms")))
+    path.write_text(json.dumps(config("http://127.0.0.1:1/alarms", FILE)))
     assert [column.name for column in load(path).event_schema().columns] == [*FEATURES, SCORE]
 
 
@@ -219,7 +222,7 @@ def watched(folder: Path) -> Path:
     (folder / "events.jsonl").write_bytes(b"".join(made.lines()))
     (folder / "secret").write_text(SECRET)
     path = folder / "config.yaml"
-    path.write_text(json.dumps({**config("http://127.0.0.1:1/alarms"), "reference": None}))
+    path.write_text(json.dumps({**config("http://127.0.0.1:1/alarms", FILE), "reference": None}))
     return path
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sidecar import events
-from test_pipeline import Stopped, over_time, parts
+from test_pipeline import Stopped, over_rows, over_time, parts
 
 from driftwatch import checkpoint
 from driftwatch.pipeline import Pipeline
 from driftwatch.protocols import Assigned, CommitMark, Event, Held, Revoked
 from driftwatch.records import Frames, Shard
 from driftwatch.store import Store
-from driftwatch.window import ShardState
+from driftwatch.window import ShardState, Windower
 
 LOG = [msgspec.json.encode(event) for event in events(430)]
 OTHER = Shard("other/0")
@@ -73,7 +74,8 @@ class Share:
 
 def live(store: Store, source: Share, **changed: Any) -> Pipeline:
     """One life of a member."""
-    pipeline = Pipeline(parts(source, store, over_time(), **changed), store.load())
+    windower = changed.pop("windower", None) or over_time()
+    pipeline = Pipeline(parts(source, store, windower, **changed), store.load())
     source.stop = pipeline.stop
     try:
         pipeline.run()
@@ -95,7 +97,7 @@ def rows(*stores: Store) -> Counter[str]:
 LIVES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6), st.sampled_from(["killed", "revoked", "ended"])))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(lives=LIVES, size=st.integers(1, 90))
 def test_however_often_a_shard_moves_each_row_is_counted_once(lives: list[tuple[int, int, str]], size: int) -> None:
     group, members = Group(Shard("t/0"), LOG), [Store.open(None, model="credit") for _ in range(2)]
@@ -133,6 +135,73 @@ def test_a_log_made_anew_under_the_name_is_read_from_its_start() -> None:
     pipeline = live(store, Share(Group(Shard("t/0"), LOG[:60]), 1000, 50, "ended"), warn=said.append)
     assert pipeline.outcomes["used"] + pipeline.outcomes["late"] == 60
     assert [line.partition(":")[0] for line in said] == ["t/0 holds less than was read of it"]
+
+
+@pytest.mark.parametrize("made", [over_rows, over_time])
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_what_was_read_of_a_log_that_is_gone_is_judged_with_what_comes_under_its_name(
+    made: Callable[[], Windower], how: str
+) -> None:
+    store, alone = Store.open(None, model="credit"), Store.open(None, model="credit")
+    live(store, Share(Group(Shard("t/0"), LOG[:135]), 1000, 45, "ended"), windower=made())
+    anew = Group(Shard("t/0"), LOG[135:])
+    anew.messages = LOG[135:200]
+    live(store, Share(anew, 1, 45, how), windower=made())
+    anew.messages = LOG[135:]
+    live(store, Share(anew, 1000, 45, "ended"), windower=made())
+    live(alone, Share(Group(Shard("t/0"), LOG), 1000, 45, "ended"), windower=made())
+    assert rows(store) == rows(alone)
+
+
+class Two(Share):
+    """A source of two shards that are assigned one after the other."""
+
+    def __init__(self, of: int | None, *reads: tuple[Shard, int, int]) -> None:
+        super().__init__(Group(OTHER, LOG), 0, 0, "ended")
+        self.of, self.reads = of, reads
+
+    def events(self) -> Iterator[Event]:
+        shards = Shard("a"), Shard("b")
+        for shard in shards:
+            yield Assigned(shard, 0, len(LOG))
+        yield Held(frozenset(shards), self.of)
+        for shard, start, end in self.reads:
+            yield Frames(shard, LOG[start:end], np.arange(start, end + 1))
+        self.stop()
+
+
+def windows(store: Store) -> list[tuple[str, int, int, Any]]:
+    """Every decision: its window's start, rows, part and share."""
+    found = [msgspec.json.decode(line) for line in store.decisions()]
+    return [(d["window"]["start"][-6:], d["window"]["n_records"], d["part"], d["share"]) for d in found]
+
+
+def test_after_a_restart_no_window_is_judged_before_all_shards_are_there() -> None:
+    store = Store.open(None, model="credit")
+    live(store, Two(2, (Shard("a"), 0, 200), (Shard("b"), 0, 30)))
+    live(store, Two(2, (Shard("b"), 30, 200)))
+    assert windows(store) == [(start, 100, 1, None) for start in ("13:20Z", "14:10Z", "15:00Z")]
+
+
+def test_a_share_of_the_shards_is_named() -> None:
+    store = Store.open(None, model="credit")
+    live(store, Two(3, (Shard("a"), 0, 100), (Shard("b"), 0, 100)))
+    assert windows(store) == [("13:20Z", 100, 1, {"shards": ["a", "b"], "of": 3})]
+
+
+def test_what_was_read_of_a_log_that_is_made_anew_is_judged() -> None:
+    shard = Shard("t/0")
+    group = Group(shard, LOG[80:])
+
+    class Anew(Share):
+        def events(self) -> Iterator[Event]:
+            for event in super().events():
+                yield replace(event, anew=True) if isinstance(event, Assigned) else event
+
+    store = Store.open(None, model="credit")
+    live(store, Share(Group(shard, LOG), 1, 80, "ended"))
+    live(store, Anew(group, 1000, 50, "ended"))
+    assert set(rows(store).values()) == {50}
 
 
 def test_a_mark_says_who_read_how_far_and_what_is_judged() -> None:

@@ -239,17 +239,21 @@ def test_what_cannot_be_used_lies_in_the_dead_letters_and_is_counted(folder: Pat
         head = {"authorization": "Bearer s3cret"}
         sender.send("/v1/predictions", b"{broken", head)
         far = b'{"id": 2, "time": 1790000000}'
-        lines = b"\n".join([b'{"id": 1, "time": 1700000000}', b"no", far])
+        deep = b'{"id": 1, "time": 1700000000, "deep": ' + b"[" * 32 + b"]" * 32 + b"}"
+        lines = b"\n".join([b'{"id": 1, "time": 1700000000}', b"no", far, deep])
         sender.send("/v1/predictions", lines, head | {"content-type": "application/x-ndjson"})
         attributes = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "s", "ce-type": "io.other"}
         sender.send("/", b"{}", head | attributes)
-        until(lambda: running.counted('driftwatch_records_total{.*outcome="poison"') == 2)
+        until(lambda: running.counted('driftwatch_records_total{.*outcome="poison"') == 3)
         assert running.counted('driftwatch_records_discarded_total{.*reason="unknown_type"') == 1
         assert running.counted('driftwatch_records_total{.*outcome="used"') == 1
         assert running.get("/readyz")[0] == 200
+        (folder / "tokens").write_text("another")
+        until(lambda: sender.once("/v1/predictions", b"[]", {"authorization": "Bearer another"}) == 200)
+        assert sender.once("/v1/predictions", b"[]", head) == 401
         assert running.end(signal.SIGTERM) == 0
     found = [(entry.reason, entry.payload) for entry in dead_letters.entries(folder / "state" / "dead")]
-    assert found == [("structure", b"{broken"), ("structure", b"no"), ("ahead", far)]
+    assert found == [("structure", b"{broken"), ("structure", b"no"), ("depth", deep), ("ahead", far)]
 
 
 def write_tokens(folder: Path) -> Path:
@@ -276,6 +280,10 @@ def test_a_spool_that_is_full_refuses_and_is_not_ready_until_there_is_room(folde
             assert status == 503
             until(lambda: "spool.max_bytes" in running.get("/readyz")[1])
             assert running.get("/readyz")[0] == 503
+            until(lambda: running.counted('driftwatch_http_requests_total{.*status="503"') == 1)
+            assert (
+                running.counted("driftwatch_spool_max_bytes") == 100 * 1024 >= running.counted("driftwatch_spool_bytes")
+            )
         until(lambda: running.get("/readyz")[0] == 200)
         for body in bodies[n_sent:]:
             sender.send(*body)

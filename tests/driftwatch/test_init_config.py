@@ -281,7 +281,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.dictionaries(KEYS, JSON, max_size=6), min_size=1, max_size=4))
 def test_what_is_written_for_any_events_loads(tmp_path: Path, rows: list[dict[str, object]]) -> None:
     sample = lines(tmp_path, rows)

@@ -1,10 +1,11 @@
 """The sidecar over a Kafka broker, with either client: decisions are those of `replay`, whatever ends it meanwhile."""
 
 import random
+import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +48,6 @@ MORE = [pytest.param(client, marks=pytest.mark.slow) for client in CLIENTS]
 KAFKA_PYTHON, CONFLUENT = [CLIENTS[0], MORE[1]], [MORE[0], CLIENTS[1]]  # the other one is slow
 OwnKafka = Callable[..., Any]
 SHORT = {"session.timeout.ms": 1500, "heartbeat.interval.ms": 300}  # a dead member's partitions move soon
-
-
-@pytest.fixture
-def sidecars(folder: Path) -> Iterator[Sidecars]:
-    """Makes sidecars, and kills what is left of them."""
-    made = Sidecars(folder)
-    yield made
-    for sidecar in made.made:
-        sidecar.kill()
-
-
-@pytest.fixture
-def kafka(broker: Any) -> str:
-    """The address of a broker that keeps what is committed with an offset, and static members."""
-    if broker.kind == "tansu":
-        pytest.skip("needs a real Kafka: Tansu drops the metadata of commits and takes 20 s for a join")
-    return broker.address
 
 
 def skip_slow_joins(broker: Any, client: str) -> None:
@@ -164,6 +148,9 @@ def test_a_partition_that_goes_from_one_member_to_another_and_back_is_counted_on
     wait_until(lambda: sum(rows().values()) >= 11 * WINDOW, "all their rows", [first])
     assert dict(rows()) == dict.fromkeys(rows(), WINDOW)
     assert any(decision["part"] == 1 for decision in second.decisions())
+    (share,) = {str(decision["share"]) for decision in second.decisions()}
+    assert re.fullmatch(r"{'shards': \['t-.*/[01]'\], 'of': 2}", share)
+    assert first.decisions()[-1]["share"] is None  # it has all of them again
 
 
 @pytest.mark.parametrize("client", CONFLUENT)
@@ -271,34 +258,51 @@ def test_a_copied_state_file_ends_the_one_that_it_was_copied_from(client: str, k
     assert copy.process.poll() is None
 
 
-@pytest.mark.parametrize("client", KAFKA_PYTHON)
-def test_records_that_retention_took_are_counted_as_lost(client: str, kafka: str, sidecars: Sidecars) -> None:
-    topic = new_topic(kafka)
-    produce(kafka, topic, events(100))
-    sidecar = sidecars.make(kafka, client, [topic], window=COUNT).start()
-    wait_until(lambda: sidecar.count() == 100, "every record", [sidecar])
+@pytest.mark.parametrize(
+    ("client", "window"),
+    [
+        (CLIENTS[0], TIME),
+        pytest.param(CLIENTS[1], TIME, marks=pytest.mark.slow),
+        pytest.param(CLIENTS[0], COUNT, marks=pytest.mark.slow),
+    ],
+)
+def test_records_that_retention_took_are_counted_as_lost_and_their_windows_are_partial(
+    client: str, window: Any, kafka: str, sidecars: Sidecars
+) -> None:
+    stream, topic = events(4 * WINDOW), new_topic(kafka)
+    produce(kafka, topic, stream[:300])
+    sidecar = sidecars.make(kafka, client, [topic], window=window).start()
+    wait_until(lambda: sidecar.count() == 300, "every record", [sidecar])
     assert sidecar.end() == 0
-    produce(kafka, topic, events(100, start=100))
-    delete_records(kafka, topic, 130)
+    produce(kafka, topic, stream[300:])
+    delete_records(kafka, topic, 330)
     sidecar.start()
-    wait_until(lambda: sidecar.count() == 70, "what is left", [sidecar])
-    assert 'driftwatch_records_lost_total{model="credit",reason="retention",version="1"} 30.0' in sidecar.get(
-        "/metrics"
-    )
+    wait_until(lambda: sidecar.count("used") == 670, "what is left", [sidecar])
+    wait_until(lambda: len(sidecar.decisions()) >= 3, "the decisions", [sidecar])
+    lost = 'driftwatch_records_lost_total{model="credit",reason="retention",version="1"} 30.0'
+    assert lost in sidecar.get("/metrics")
+    assert [(d["window"]["n_records"], d["partial"]) for d in sidecar.decisions()][:3] == [
+        (WINDOW, window is TIME),  # it was open, and what is lost may have been late rows of it
+        (WINDOW if window is COUNT else WINDOW - 30, True),
+        (WINDOW, False),
+    ]
     assert "30 records were gone before they were read" in sidecar.said()
 
 
-@pytest.mark.parametrize("client", KAFKA_PYTHON)
-def test_a_topic_that_is_deleted_and_made_anew_is_read_from_its_start(
-    client: str, kafka: str, sidecars: Sidecars
+@pytest.mark.parametrize("client", CONFLUENT)
+def test_a_topic_that_is_deleted_is_looked_for_and_one_made_anew_is_read_from_its_start(
+    client: str, kafka: str, sidecars: Sidecars, folder: Path
 ) -> None:
-    topic = new_topic(kafka)
-    produce(kafka, topic, events(500))
+    stream, topic = events(6 * WINDOW), new_topic(kafka)
+    produce(kafka, topic, stream[:550])
     sidecar = sidecars.make(kafka, client, [topic], window=TIME).start()
-    wait_until(lambda: sidecar.count() == 500, "every record", [sidecar])
+    wait_until(lambda: sidecar.count() == 550, "every record", [sidecar])
+    wait_until(lambda: committed(kafka, group_of([topic]), topic) == WINDOW, "its mark", [sidecar])
     delete_topic(kafka, topic)
-    time.sleep(1)
+    wait_until(lambda: f"the topic {topic} does not exist" in sidecar.get("/readyz"), "the word of it", [sidecar])
     make_topic(kafka, topic)
-    produce(kafka, topic, events(300, start=500))
-    wait_until(lambda: sidecar.count() >= 800, "the new topic's records", [sidecar])
-    assert sidecar.count("used") == 800
+    produce(kafka, topic, stream[550:])  # more than there were before
+    decides(sidecar, undisturbed(folder, stream, window=TIME), 1)
+    wait_until(lambda: sidecar.get("/readyz") == "ok\n", "readiness", [sidecar])
+    assert sidecar.count("used") == len(stream)
+    assert "it was made anew" in sidecar.said()

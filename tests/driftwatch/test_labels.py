@@ -126,7 +126,7 @@ def test_what_is_used_depends_on_event_times_alone(
         if what == "label":
             book.add(labels_of([labels[i]]))
         elif windows[i]:
-            ledger = book.open(i * SLIDE)
+            ledger = book.open(i * SLIDE, "p")
             book.enter(ledger, records(windows[i]), slice(None))
             book.release(ledger)
             book.register([a_window(i, (ledger,), len(windows[i]))])
@@ -141,7 +141,7 @@ def test_what_is_used_depends_on_event_times_alone(
 
 def test_labels_of_one_id_are_counted_for_what_they_are() -> None:
     book = a_book(complete=1.0)
-    ledger = book.open(0.0)
+    ledger = book.open(0.0, "p")
     book.enter(ledger, records(["a", "b", "c"]), slice(None))
     book.release(ledger)
     book.register([a_window(0, (ledger,), 3)])
@@ -159,7 +159,7 @@ def test_labels_of_one_id_are_counted_for_what_they_are() -> None:
 def test_a_label_that_came_first_waits_for_its_prediction() -> None:
     book = a_book()
     book.add(labels_of([("a", 5.0, 3.0), ("b", 6.0, 4.0)]))
-    ledger = book.open(0.0)
+    ledger = book.open(0.0, "p")
     book.enter(ledger, records(["b", "a"]), slice(None))
     book.release(ledger)
     book.register([a_window(0, (ledger,), 2)])
@@ -168,7 +168,7 @@ def test_a_label_that_came_first_waits_for_its_prediction() -> None:
 
 def test_labels_beside_predictions_need_no_waiting() -> None:
     book = a_book()
-    ledger = book.open(0.0)
+    ledger = book.open(0.0, "p")
     book.enter(ledger, records(["a", "b", "c", "d"], [1.0, 1.0, 1.0, np.nan]), slice(None))
     book.release(ledger)
     book.register([a_window(0, (ledger,), 4)])
@@ -180,7 +180,7 @@ def test_beyond_the_bound_a_sample_stays_that_halves_the_same_on_both_sides() ->
     book = a_book(most=200)
     ids = [f"r{i}" for i in range(1000)]
     for start in range(0, 1000, 50):
-        ledger = book.open(float(start))
+        ledger = book.open(float(start, "p"))
         book.enter(ledger, records(ids[start : start + 50]), slice(None))
         book.release(ledger)
         book.register([a_window(start // 10, (ledger,), 50)])
@@ -201,7 +201,7 @@ def test_in_whatever_batches_labels_come_the_same_is_used(n: int) -> None:
     when, what = rng.uniform(0, 30, 500).tolist(), rng.integers(0, 9, 500).tolist()
     some = [(id_, t, float(v)) for id_, t, v in zip(rng.permutation(ids).tolist(), when, what, strict=True)]
     book = a_book()
-    ledger = book.open(0.0)
+    ledger = book.open(0.0, "p")
     book.enter(ledger, records(ids), slice(None))
     book.release(ledger)
     book.register([a_window(0, (ledger,), 500)])

@@ -77,6 +77,7 @@ def test_every_outcome_of_a_record_is_there_with_zero_from_the_start_and_their_s
 
 def test_the_names_are_the_documented_ones(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.judged("3", "drift", [("covariate", "none")], FULL)
+    metrics.profiles({"3": "a1b2"})
     counters = {
         *("driftwatch_records_total", "driftwatch_records_discarded_total", "driftwatch_records_lost_total"),
         *("driftwatch_dead_letters_dropped_total", "driftwatch_windows_total", "driftwatch_alarms_total"),
@@ -86,9 +87,27 @@ def test_the_names_are_the_documented_ones(registry: CollectorRegistry, metrics:
         *("driftwatch_score", "driftwatch_p_value", "driftwatch_effect", "driftwatch_quality", "driftwatch_caution"),
         *("driftwatch_drift_active", "driftwatch_feature_drift_active", "driftwatch_watermark_lag_seconds"),
         *("driftwatch_consumer_lag_records", "driftwatch_shards", "driftwatch_open_panes", "driftwatch_build_info"),
+        *("driftwatch_learning_ratio", "driftwatch_profile_info"),
     }
     histogram = {f"driftwatch_window_duration_seconds_{part}" for part in ("bucket", "sum", "count")}
     assert names(registry) == counters | gauges | histogram
+    metrics.add_http(lambda: 7, 8)
+    http = {"driftwatch_http_requests_total", "driftwatch_spool_bytes", "driftwatch_spool_max_bytes"}
+    assert names(registry) == counters | gauges | histogram | http
+
+
+def test_an_http_source_shows_its_spool_and_its_answers(registry: CollectorRegistry, metrics: Metrics) -> None:
+    n_bytes = 7
+    metrics.add_http(lambda: n_bytes, 8)
+    metrics.http_answers({200: 3, 503: 1})
+    metrics.http_answers({200: 2})
+    n_bytes = 6
+    assert value(registry, "driftwatch_spool_bytes") == 6
+    assert value(registry, "driftwatch_spool_max_bytes") == 8
+    found = {
+        status: value(registry, "driftwatch_http_requests_total", status=status) for status in ("200", "413", "503")
+    }
+    assert found == {"200": 5, "413": 0, "503": 1}
 
 
 def test_every_series_carries_model_and_version(registry: CollectorRegistry, metrics: Metrics) -> None:
@@ -102,6 +121,7 @@ def test_both_formats_say_the_same(registry: CollectorRegistry, metrics: Metrics
     metrics.records("used", 123_456_789)
     metrics.watermark_lag_seconds.set(3.5)
     metrics.consumer_lag_records.set(0)
+    metrics.learning(0.25)
     metrics.judged_in(0.004, "2024-01-01T00:00:00Z/2024-01-01T00:05:00Z")
     openmetrics: Series = {
         (sample.name, frozenset(sample.labels.items())): sample.value

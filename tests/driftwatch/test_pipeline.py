@@ -104,7 +104,7 @@ def decided(messages: dict[str, list[bytes]], windower: Windower, *, batch_size:
 
 
 @pytest.mark.parametrize("made", [over_rows, over_time])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch_size=st.integers(1, 120),
     lives=st.lists(st.integers(1, 6), max_size=4),
@@ -146,7 +146,7 @@ def test_lives_that_end_at_any_save_come_to_what_one_undisturbed_life_does(
     assert list(store.decisions()) == want
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch_size=st.integers(1, 120), share=st.lists(st.integers(0, 2), min_size=230, max_size=230))
 def test_windows_of_time_hold_the_same_rows_however_shards_and_batches_interleave(
     batch_size: int, share: list[int]

@@ -78,7 +78,7 @@ json_values = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(json_values, json_values), min_size=2, max_size=8))
 def test_a_reference_says_of_any_value_what_the_decoder_says_of_it(tmp_path_factory, pairs):
     events = [{"id": i, "time": i, "features": {"age": age, "region": region}} for i, (age, region) in enumerate(pairs)]

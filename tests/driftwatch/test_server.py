@@ -176,7 +176,7 @@ def test_a_query_or_a_doubled_slash_does_not_change_the_path(port: int, path: st
 def test_an_unknown_path_is_not_found(port: int, method: str, path: str) -> None:
     status, headers, body = ask(port, path, method=method)
     assert (status, headers["Content-Type"]) == (404, "application/problem+json")
-    detail = "There are /metrics, /livez and /readyz."
+    detail = "There are /metrics, /livez, /readyz and /v1/profile/VERSION."
     assert json.loads(body) == {"type": "about:blank", "title": "Not Found", "status": 404, "detail": detail}
 
 

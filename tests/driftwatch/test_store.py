@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from driftwatch.errors import StateError
 from driftwatch.halves import Half, HalfKey, HalvesChanges
 from driftwatch.outbox import Message
+from driftwatch.records import Shard
 from driftwatch.store import (
-    Assignment,
     PaneKey,
     PaneRow,
     Remembered,
@@ -28,6 +28,7 @@ from driftwatch.store import (
     StoredDecision,
     Transaction,
 )
+from driftwatch.store_profiles import Assignment
 from driftwatch.store_schema import SCHEMA_VERSION, StoreUnavailable
 
 SHARDS = ("p/0", "p/1")
@@ -419,7 +420,7 @@ def test_a_message_that_still_waits_is_not_written_twice(path: Path) -> None:
     store.close()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans()), min_size=1, max_size=8), st.data())
 def test_the_next_due_time_is_the_earliest_at_which_something_is_due(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, bool]], data: st.DataObject
@@ -616,15 +617,20 @@ def test_a_new_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_halves_wait_in_their_order_until_they_are_gone(path: Path) -> None:
-    keys = [HalfKey("http", "s", name) for name in "cab"]
-    halves = [Half("request", 1.5, b"{}"), Half("response", 0.5, b"\xff"), Half("request", 2.0, b"")]
+    keys = [HalfKey("s", name) for name in "cab"]
+    one, two = Shard("p/0"), Shard("p/1")
+    halves = [
+        Half("request", 1.5, b"{}", one, 3),
+        Half("response", 0.5, b"\xff", two, 2),
+        Half("request", 2.0, b"", one, 4),
+    ]
     store = Store.open(path, model="credit")
     store.save(Transaction(halves=HalvesChanges(dict(zip(keys, halves, strict=True)), [], (2.0, 1.5))))
-    again = Half("response", 3.0, b"again")
-    store.save(Transaction(halves=HalvesChanges({keys[0]: again}, [keys[0], keys[1]], (3.0, 2.0, 1.5))))
+    again = Half("response", 3.0, b"again", one, 5)
+    store.save(Transaction(halves=HalvesChanges({keys[0]: again}, [keys[0], keys[1]], (3.0, 2.0, 1.5), {one: {0: 3}})))
     store.close()
     store = Store.open(path, model="credit")
     found = store.load().halves
     assert list(found.waiting.items()) == [(keys[2], halves[2]), (keys[0], again)]
-    assert found.times_s == (3.0, 2.0, 1.5)
+    assert (found.times_s, found.read) == ((3.0, 2.0, 1.5), {one: {0: 3}})
     store.close()

@@ -65,6 +65,9 @@ def binary(type: str, data: Any, id: str = "a", *, at_s: float = 0.0, **more: st
     return body, JSON | {f"ce-{k}": v for k, v in attributes.items()}
 
 
+DEEP: Any = json.loads("[" * 33 + "]" * 33)
+
+
 def asked(*instances: Any, id: str = "a", at_s: float = 0.0) -> Body:
     return binary(REQUEST, {"instances": list(instances)}, id, at_s=at_s)
 
@@ -248,6 +251,15 @@ def test_a_side_that_no_column_comes_from_is_not_waited_for() -> None:
         (binary(RESPONSE, {"outputs": 3}), "structure", "list"),
         (binary(REQUEST, b"\xff\xfe"), "encoding", "UTF-8"),
         (binary(REQUEST, b"[" * 100_000), "depth", "nested"),
+        (binary(REQUEST, {"inputs": [{"shape": [10_001, 0], "data": []}]}), "structure", "10000 rows"),
+        (binary(REQUEST, {"instances": DEEP}), "depth", "32"),
+        (binary("t", {"features": DEEP}), "depth", "32"),
+        ((structured(DEEP), STRUCTURED), "depth", "32"),
+        ((structured(None, data_base64=base64.b64encode(event(deep=DEEP)).decode()), STRUCTURED), "depth", "32"),
+        ((b"[" + structured(DEEP) + b"]", BATCH), "depth", "32"),
+        ((event(deep=DEEP), JSON), "depth", "32"),
+        ((b"[" + event(deep=DEEP) + b"]", JSON), "depth", "32"),
+        ((event(deep=DEEP), LINES), "depth", "32"),
         (binary("t", b"{"), "structure", "JSON"),
         ((b"{}", STRUCTURED), "structure", "CloudEvent"),
         ((structured({}, source=""), STRUCTURED), "structure", "`source`"),

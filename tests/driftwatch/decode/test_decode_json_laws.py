@@ -75,14 +75,14 @@ EVENTS = st.fixed_dictionaries(
 MESSAGES = EVENTS.map(lambda e: json.dumps(e).encode()) | st.sampled_from([b"", b"{", event(), b"\xff"])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(EVENTS)
 def test_every_tier_makes_the_same_of_an_event(event: dict[str, object]) -> None:
     typed, wide, lenient = [but_for_the_tier(decode(m, schema=TIERED)) for m in tiers(event)]
     assert typed == wide == lenient
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(EVENTS.map(lambda e: json.dumps(e).encode()) | st.sampled_from([b"", b"{", event(), b"\xff"]), max_size=12)
 )
@@ -98,7 +98,7 @@ def test_batches_of_any_size_give_the_same_rows(messages: list[bytes]) -> None:
         assert not parts or parts[-1].end == whole.end
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=8))
 def test_numbers_arrive_bit_for_bit(values: list[float]) -> None:
     messages = [json.dumps({"id": i, "time": 1, "features": {"age": v}}).encode() for i, v in enumerate(values)]

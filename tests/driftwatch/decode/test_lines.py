@@ -64,7 +64,7 @@ def rows(decoded: Decoded) -> object:
     return [cells, r.positions.tolist(), decoded.poison, decoded.end, decoded.discarded]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(lines, st.sampled_from([1, 2, 1000]), st.booleans())
 @example([event(1), b"{}{}", b'{"id":', event(2)], 1000, True)
 def test_lines_of_a_block_are_decoded_as_messages_of_their_own(

@@ -187,7 +187,7 @@ def test_a_target_that_is_down_keeps_no_other_waiting(store: Store, outbox: Stor
 scripts = st.lists(st.sampled_from(["ok", "down", "refused"]), max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scripts, scripts, st.lists(st.floats(0.1, 40), min_size=1, max_size=3), st.integers(0, 99))
 def test_no_message_overtakes_an_earlier_one_of_its_alarm_whatever_fails_and_restarts(
     first: list[str], second: list[str], stops_s: list[float], seed: int

@@ -229,7 +229,7 @@ def test_an_estimate_and_its_error_are_shown_once_both_are_there(registry: Colle
 
 
 @given(st.lists(DECISIONS, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_gauges_are_those_of_the_last_decision_of_each_version_and_of_no_other(decisions: list[Decision]) -> None:
     registry = CollectorRegistry()
     sink = PrometheusSink(Metrics(registry, model="credit", version="3"))

@@ -261,7 +261,7 @@ def test_an_endless_answer_is_read_to_64_kib(head: bytes) -> None:
     assert sent < 16 * 2**20  # what lies in the kernel's buffers; it would go on for ever
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(
         [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"]

@@ -53,7 +53,7 @@ def log(tmp_path: Path) -> Path:
 lines = st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"n")), max_size=30)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(lines, st.booleans(), st.sampled_from([1, 2, 7, 1000]), st.sampled_from([1, 3, 16, 1 << 20]))
 @example([b"", b" \t", b"a\r", b"\r", b" b "], True, 2, 3)
 def test_any_bytes_are_cut_into_lines_that_lie_where_the_positions_say(

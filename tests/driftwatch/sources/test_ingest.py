@@ -1,111 +1,20 @@
 """The ingest server over real sockets: each answer, each limit, and what lies in the spool after a 200."""
 
-import contextlib
-import gc
 import gzip
-import http.client
-import json
 import os
-import random
-import re
-import socket
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httptools
 import pytest
+from served import BINARY, Reply, Served, serving, statuses
 
 from driftwatch.errors import ConfigError
-from driftwatch.sources import connection, ingest
-from driftwatch.sources.connection import Connection
-from driftwatch.sources.ingest import IngestServer, Intake, Terms
-from driftwatch.sources.spool import Entry, Spool
-
-BINARY = {
-    "ce-specversion": "1.0",
-    "ce-id": "1",
-    "ce-source": "http://here/",
-    "ce-type": "org.kubeflow.serving.inference.request",
-    "content-type": "application/json",
-}
-
-
-@dataclass
-class Served:
-    """A server over a spool."""
-
-    spool: Spool
-    intake: Intake
-    server: IngestServer
-    shed: list[None] = field(default_factory=list)
-    troubles: list[str | None] = field(default_factory=list)
-
-    @property
-    def entries(self) -> list[Entry]:
-        """What lies in the spool."""
-        return self.spool.read(0, most=10_000, most_bytes=2**30)
-
-    def post(self, path: str, body: bytes, headers: dict[str, str] | None = None, method: str = "POST") -> "Reply":
-        """One request on a connection of its own."""
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)) as client:
-            client.request(method, path, body, headers or {})
-            return Reply.of(client.getresponse())
-
-    def raw(self, data: bytes) -> bytes:
-        """Sends bytes as they are, and no more; what comes back until the server closes."""
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as client:
-            client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: client.recv(65_536), b""))
-
-
-@dataclass
-class Reply:
-    """What came back."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @classmethod
-    def of(cls, response: http.client.HTTPResponse) -> "Reply":
-        return cls(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-
-    @property
-    def detail(self) -> str:
-        """What is wrong, from the problem."""
-        assert self.headers["content-type"] == "application/problem+json"
-        problem = json.loads(self.body)
-        assert problem["status"] == self.status
-        return str(problem["detail"])
-
-
-@contextlib.contextmanager
-def serving(folder: Path, *, max_bytes: int = 2**30, **terms: Any) -> Iterator[Served]:
-    spool = Spool(folder / "spool", position=0, max_bytes=max_bytes)
-    shed: list[None] = []
-    troubles: list[str | None] = []
-    intake = Intake(spool, Terms(**terms), on_trouble=troubles.append, on_shed=lambda: shed.append(None))
-    server = IngestServer("127.0.0.1", 0, intake)
-    try:
-        yield Served(spool, intake, server, shed, troubles)
-    finally:
-        server.close()
-        spool.close()
-
-
-def statuses(answers: bytes) -> list[int]:
-    """Of each answer among bytes that came back."""
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answers)]
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as found:
-        yield found
+from driftwatch.sources import ingest
+from driftwatch.sources.inflation import Inflation
+from driftwatch.sources.ingest import IngestServer
+from driftwatch.sources.tokens import Tokens
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/events"])
@@ -178,7 +87,10 @@ def test_other_paths_and_methods_and_labels_are_refused(served: Served) -> None:
 
 
 def test_with_tokens_only_a_known_one_is_let_in(tmp_path: Path) -> None:
-    with serving(tmp_path, tokens=("one", "zwei")) as served:
+    path = tmp_path / "tokens"
+    path.write_text("one\nzwei\n")
+    tokens = Tokens(path, lambda: tuple(path.read_text().split()))
+    with serving(tmp_path, tokens=tokens) as served:
         for token in ("one", "zwei"):
             assert served.post("/v1/predictions", b"{}", {"authorization": f"Bearer {token}"}).status == 200
         for header in ({}, {"authorization": "Bearer on"}, {"authorization": "one"}, {"authorization": "Basic one"}):
@@ -278,85 +190,40 @@ def test_with_fsync_many_senders_are_answered_in_order_after_it(
     assert len(synced) == 20  # a sender that waits for each answer gets a sync for each
 
 
-def test_requests_in_one_packet_and_bytes_one_by_one_are_the_same(served: Served) -> None:
-    good = b"POST /v1/predictions HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n[1]"
-    bad = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n[2]"
-    answers = served.raw(good + bad + good)
-    assert statuses(answers) == [200, 404, 200]
-    with socket.create_connection(("127.0.0.1", served.server.port), timeout=10) as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in good:
-            client.send(bytes([byte]))
-        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
-    assert [entry.body for entry in served.entries] == [b"[1]"] * 3
+def test_a_long_gzip_lets_others_in_while_it_is_inflated(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_begun, is_other_in = threading.Event(), threading.Event()
+    step = Inflation.step
+
+    def held_up(self: Inflation) -> bool:
+        is_begun.set()
+        return step(self) if is_other_in.is_set() else False
+
+    monkeypatch.setattr(Inflation, "step", held_up)
+    long = bytes(ingest.MAX_INFLATED_BYTES // 8)
+    replies: list[Reply] = []
+    senders = [
+        threading.Thread(target=lambda: replies.append(served.post("/v1/predictions", gzip.compress(long))))
+        for _ in range(2)
+    ]
+    for sender in senders:
+        sender.start()
+    assert is_begun.wait(30)
+    assert served.post("/v1/predictions", b"[]").status == 200
+    is_other_in.set()
+    for sender in senders:
+        sender.join()
+    assert [reply.status for reply in replies] == [200, 200]
+    assert [entry.body == long for entry in served.entries] == [False, True, True]
 
 
-def test_a_connection_stays_for_the_next_request_unless_it_was_told_otherwise(served: Served) -> None:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.server.port, timeout=10)) as client:
-        for _ in range(3):
-            client.request("POST", "/v1/predictions", b"{}")
-            reply = Reply.of(client.getresponse())
-            assert (reply.status, reply.headers.get("connection")) == (200, None)
-        own_port = client.sock.getsockname()[1]
-        client.request("POST", "/v1/predictions", b"{}", {"connection": "close"})
-        assert client.sock.getsockname()[1] == own_port
-        assert Reply.of(client.getresponse()).headers["connection"] == "close"
-    old = b"POST /v1/predictions HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}"
-    assert b"connection: close" in served.raw(old)
-    assert len(served.entries) == 5
-
-
-def test_a_sender_that_waits_to_be_told_to_go_on_is_told(served: Served) -> None:
-    with socket.create_connection(("127.0.0.1", served.server.port), timeout=10) as client:
-        head = b"POST /v1/predictions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n"
-        client.sendall(head)
-        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        client.sendall(b"{}")
-        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\x16\x03\x01\x02\x00\x01\x00",  # TLS
-        b"GET\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nhost: a\r\nupgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 2\r\n\r\n{}",
-        b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"POST / HTTP/1.1\r\nlong: " + b"x" * 100_000,
-    ],
-)
-def test_what_is_no_http_1_1_is_answered_400_and_cut_off(served: Served, data: bytes) -> None:
-    answer = served.raw(data)
-    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert statuses(answer) == [400]
-    assert served.post("/v1/predictions", b"{}").status == 200
-    assert len(served.entries) == 1
-
-
-def test_a_sender_that_goes_away_amid_a_body_leaves_nothing(served: Served) -> None:
-    with socket.create_connection(("127.0.0.1", served.server.port)) as client:
-        client.sendall(b"POST /v1/predictions HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n" + b"x" * 99)
-    assert served.post("/v1/predictions", b"{}").status == 200
-    assert [entry.body for entry in served.entries] == [b"{}"]
-
-
-def test_slow_and_idle_connections_are_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "REQUEST_S", 0.05)
-    monkeypatch.setattr(ingest, "SWEEP_S", 0.02)
-    monkeypatch.setattr(ingest, "IDLE_S", 0.05)
-    with contextlib.ExitStack() as stack:
-        for sent in (b"", b"POST / HTTP/1.1\r\nhost: a\r\n"):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", served.server.port), timeout=10))
-            client.sendall(sent)
-            with contextlib.suppress(ConnectionResetError):
-                assert client.recv(10) == b""
-
-
-def test_one_connection_too_many_is_told_so(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "MAX_CONNECTIONS", 0)
-    assert served.raw(b"").startswith(b"HTTP/1.1 503 ")
+def test_answers_are_counted_by_status(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "SWEEP_S", 0.01)
+    for path, body in (("/v1/predictions", b"{}"), ("/v1/predictions", b"{}"), ("/", b"{}"), ("/no", b"")):
+        served.post(path, body)
+    served.raw(b"nonsense\r\n\r\n")
+    while served.answers.total() < 5:
+        time.sleep(0.01)
+    assert served.answers == {200: 2, 400: 2, 404: 1}
 
 
 def test_too_many_bodies_at_once_are_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,67 +231,6 @@ def test_too_many_bodies_at_once_are_refused(served: Served, monkeypatch: pytest
     assert served.post("/v1/predictions", b"x" * 10_001).status == 503
     assert served.post("/v1/predictions", b"x" * 9_000).status == 200
     assert served.post("/v1/predictions", b"x" * 9_000).status == 200  # what was held is let go
-
-
-def test_connections_leave_nothing_behind_where_the_collector_of_cycles_is_off(served: Served) -> None:
-    gc.collect()
-    gc.disable()
-    try:
-        for body in (b"{}", b"{}", b"x" * 9_000_000, b"{}"):
-            with contextlib.suppress(OSError):  # the answer may come, and the end, amid the sending
-                served.post("/v1/predictions", body)
-        served.raw(b"nonsense\r\n\r\n")
-        while served.intake.connections:
-            time.sleep(0.01)
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Connection | httptools.HttpRequestParser)]
-        assert len(left) <= 1  # the loop's last callback may hold one
-    finally:
-        gc.enable()
-
-
-def torn(dice: random.Random) -> bytes:
-    """A request with a few bytes changed, cut or doubled."""
-    head = "".join(f"{k}: {v}\r\n" for k, v in BINARY.items())
-    sent = bytearray(f"POST / HTTP/1.1\r\nhost: a\r\n{head}content-length: 2\r\n\r\n{{}}".encode())
-    for _ in range(dice.choice((1, 1, 2, 5))):
-        at = dice.randrange(len(sent) + 1)
-        what = dice.randrange(3)
-        if what == 0:
-            sent[at : at + 1] = bytes([dice.randrange(256)])
-        elif what == 1:
-            del sent[at : at + dice.randrange(30)]
-        else:
-            sent[at:at] = sent[at : at + dice.randrange(60)]
-    return bytes(sent)
-
-
-def fuzz(served: Served, n: int, caplog: pytest.LogCaptureFixture) -> None:
-    """So many torn requests: each gets an answer that HTTP knows or none, and the server goes on."""
-    dice = random.Random(5)
-    n_taken = 0
-    for _ in range(n):
-        with contextlib.suppress(ConnectionResetError):
-            found = statuses(served.raw(torn(dice)))
-            assert set(found) <= {200, 400, 404, 405, 413, 415}
-            n_taken += found.count(200)
-    assert served.post("/v1/predictions", b"{}").status == 200
-    assert len(served.spool.read(0, most=n, most_bytes=2**30)) == n_taken + 1 > 2
-    assert caplog.records == []
-
-
-def test_torn_requests_stop_nothing(
-    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(connection, "LINGER_S", 0.0)
-    fuzz(served, 500, caplog)
-
-
-@pytest.mark.slow
-def test_many_torn_requests_stop_nothing(
-    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(connection, "LINGER_S", 0.0)
-    fuzz(served, 20_000, caplog)
 
 
 def test_a_port_that_is_taken_is_named(served: Served) -> None:

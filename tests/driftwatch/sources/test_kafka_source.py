@@ -7,7 +7,7 @@ import pytest
 from driftwatch.errors import ConfigError, SourceError
 from driftwatch.protocols import Assigned, AtEnd, CommitMark, Event, Held, Revoked, Tick
 from driftwatch.records import Frames, Shard
-from driftwatch.sources.kafka import ASK_S, QUIET_S, KafkaSource
+from driftwatch.sources.kafka import ASK_S, LOOK_S, QUIET_S, KafkaSource
 from driftwatch.sources.kafka_client import Batch, Bounds, BrokerUnavailable, Change, Partition, Polled, merged
 
 P0, P1 = Partition("a/b", 0), Partition("a/b", 1)
@@ -26,6 +26,8 @@ class Script:
         self.paused: list[set[Partition]] = []
         self.commits: list[dict[Partition, tuple[int, str]]] = []
         self.done: list[Callable[[bool], None]] = []
+        self.n_partitions, self.asked = 2, 0
+        self.positions: dict[Partition, int] = {}
 
     def poll(self) -> Polled:
         return self.steps.pop(0) if self.steps else Polled()
@@ -44,6 +46,16 @@ class Script:
 
     def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {p: found.end for p, found in self.bounds(partitions).items()}
+
+    def position(self, partition: Partition) -> int:
+        return self.positions.get(partition, 0)
+
+    def topics(self) -> dict[str, int]:
+        if self.is_away:
+            raise BrokerUnavailable("away")
+        self.asked += 1
+        self.trouble = None
+        return {"a/b": self.n_partitions}
 
     def known_end(self, partition: Partition) -> int | None:
         return 100
@@ -94,7 +106,7 @@ def test_what_is_assigned_is_read_from_where_the_loop_says() -> None:
     loop.position[S0] = 7
     heard = loop.hear(5)
     assert heard[0] == Assigned(S0, 3, 10, CommitMark(5, {"o": "x", "r": 8}))
-    assert heard[1:3] == [Assigned(S1, 0, 100, None), Held(frozenset({S0, S1}))]
+    assert heard[1:3] == [Assigned(S1, 0, 100, None), Held(frozenset({S0, S1}), 2)]
     assert script.begun == [{P0: 7, P1: 0}]
     first, second = heard[3:]
     assert isinstance(first, Frames)
@@ -156,6 +168,9 @@ def test_the_broker_says_where_a_silent_partition_ends() -> None:
     script.is_away = False
     loop.now_s += ASK_S
     assert loop.hear(2) == [AtEnd(S0, final=False)]  # the other has records left
+    loop.now_s += QUIET_S
+    script.positions[P1] = 100  # which are no records
+    assert loop.hear(2) == [AtEnd(S1, final=False)]
 
 
 def test_an_outage_is_said_once_and_so_is_its_end() -> None:
@@ -186,6 +201,37 @@ def test_one_connection_of_many_that_fails_is_no_outage() -> None:
     loop.now_s += ASK_S
     loop.hear(1)
     assert loop.said == []
+
+
+def test_a_topic_that_is_gone_is_looked_for_and_what_was_counted_of_it_is_kept() -> None:
+    script = Script(assigned(P0), Polled([], [batch(P0, 0)]))
+    loop = Loop(script)
+    loop.hear(3)
+    loop.source.commit({S0: CommitMark(1, {})})
+    script.done.pop()(True)
+    script.steps = [Polled([Change("revoked", (P0,)), Change("assigned", ())])]
+    script.n_partitions = 0
+    assert loop.hear(1) == [AtEnd(S0, final=False)]
+    assert loop.said == ["the topic a/b does not exist"]
+    asked = script.asked
+    loop.hear(1)
+    assert script.asked == asked
+    script.n_partitions = 1
+    loop.now_s += LOOK_S
+    loop.hear(1)
+    assert loop.said == ["the topic a/b does not exist", None]
+    script.steps = [assigned(P0)]
+    assert loop.hear(2) == [Assigned(S0, 0, 100, None, anew=True), Held(frozenset({S0}), 1)]
+
+
+def test_a_topic_that_was_never_there_is_said() -> None:
+    loop = Loop(script := Script())
+    script.n_partitions = 0
+    assert loop.hear(1) == []
+    assert loop.said == []
+    loop.now_s += LOOK_S
+    loop.hear(1)
+    assert loop.said == ["the topic a/b does not exist"]
 
 
 def test_it_connects_once_a_broker_answers() -> None:

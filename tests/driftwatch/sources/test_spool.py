@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftwatch.errors import StoreUnavailable
-from driftwatch.sources.spool import Entry, Spool, SpoolFull
+from driftwatch.sources.spool import MOST_PARTS, Body, Entry, Spool, SpoolFull
 
 SMALL = 300  # bytes of a segment: most sequences fill several
 
@@ -37,7 +37,7 @@ def last_segment(folder: Path) -> Path:
     return max(folder.glob("*.spool"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(operations)
 def test_any_sequence_of_appends_ends_and_losses_gives_back_what_was_acknowledged(sequence: list[Any]) -> None:
     with TemporaryDirectory() as name:
@@ -47,7 +47,9 @@ def test_any_sequence_of_appends_ends_and_losses_gives_back_what_was_acknowledge
             if what == "append":
                 start = max(spool.end, position)
                 headers = {"ce-id": str(number)} if number else {}
-                kept.append(Entry(start, spool.append(headers, data, float(number)), float(number), headers, data))
+                kept.append(
+                    Entry(start, spool.append(Body(headers, [data], float(number))), float(number), headers, data)
+                )
             elif what == "read":
                 for entry in spool.read(position, most=number, most_bytes=400):
                     assert entry == next(e for e in kept if e.position >= position)
@@ -70,7 +72,7 @@ def test_any_sequence_of_appends_ends_and_losses_gives_back_what_was_acknowledge
 
 def test_positions_only_grow_even_where_the_folder_was_lost(tmp_path: Path) -> None:
     spool = opened(tmp_path, position=1000)
-    assert spool.append({}, b"a", 1.0) > 1000
+    assert spool.append(Body({}, [b"a"], 1.0)) > 1000
     assert [e.body for e in everything(spool, 1000)] == [b"a"]
     spool.close()
 
@@ -78,21 +80,21 @@ def test_positions_only_grow_even_where_the_folder_was_lost(tmp_path: Path) -> N
 def test_what_is_judged_is_deleted_and_makes_room(tmp_path: Path) -> None:
     spool = opened(tmp_path, max_bytes=1000, segment_bytes=100)
     for _ in range(9):
-        spool.append({}, b"x" * 80, 0.0)
+        spool.append(Body({}, [b"x" * 80], 0.0))
     with pytest.raises(SpoolFull, match=r"`source\.spool\.max_bytes` must leave room"):
-        spool.append({}, b"x" * 80, 0.0)
+        spool.append(Body({}, [b"x" * 80], 0.0))
     with pytest.raises(SpoolFull):
         spool.probe()
     n_before = len(list(tmp_path.glob("*.spool")))
     spool.forget(spool.end)
     assert len(list(tmp_path.glob("*.spool"))) == 1 < n_before
-    spool.append({}, b"x" * 80, 0.0)
+    spool.append(Body({}, [b"x" * 80], 0.0))
     spool.close()
 
 
 def test_a_disk_that_is_full_changes_nothing_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = opened(tmp_path)
-    spool.append({}, b"kept", 0.0)
+    spool.append(Body({}, [b"kept"], 0.0))
     write = os.writev
 
     def half(file: int, parts: list[bytes]) -> int:
@@ -101,9 +103,9 @@ def test_a_disk_that_is_full_changes_nothing_and_is_told(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(os, "writev", half)
     with pytest.raises(StoreUnavailable, match="No space left"):
-        spool.append({}, b"not kept", 0.0)
+        spool.append(Body({}, [b"not kept"], 0.0))
     monkeypatch.setattr(os, "writev", write)
-    spool.append({}, b"kept too", 0.0)
+    spool.append(Body({}, [b"kept too"], 0.0))
     assert [e.body for e in everything(spool)] == [b"kept", b"kept too"]
     spool.close()
     again = opened(tmp_path)
@@ -111,11 +113,26 @@ def test_a_disk_that_is_full_changes_nothing_and_is_told(tmp_path: Path, monkeyp
     again.close()
 
 
+def test_many_bodies_of_many_pieces_go_in_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = opened(tmp_path, max_bytes=400_000, segment_bytes=2**20)
+    write = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, parts: write(file, parts[: len(parts) // 2]))  # short writes
+    many = [Body({}, [b"%d" % i, bytearray(b"abc"), memoryview(b"def")], float(i)) for i in range(2 * MOST_PARTS)]
+    spool.append(*many)
+    assert [e.body for e in everything(spool)] == [b"%dabcdef" % i for i in range(len(many))]
+    with pytest.raises(SpoolFull):
+        spool.append(Body({}, [b"fits"], 0.0), Body({}, [bytes(400_000)], 0.0))
+    assert len(everything(spool)) == len(many)
+    spool.close()
+
+
 def test_a_body_larger_than_a_read_and_a_segment_comes_whole(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     bodies = [b"a", b"b" * 5000, b"c"]
     for body in bodies:
-        spool.append({"content-type": "application/json"}, body, 1.0)
+        spool.append(Body({"content-type": "application/json"}, [body], 1.0))
         spool.sync()
     assert [e.body for e in everything(spool)] == bodies
     spool.close()
@@ -123,7 +140,7 @@ def test_a_body_larger_than_a_read_and_a_segment_comes_whole(tmp_path: Path) -> 
 
 def test_a_damaged_record_is_cut_with_what_follows_it_at_a_start(tmp_path: Path) -> None:
     spool = opened(tmp_path, segment_bytes=2**20)
-    ends = [spool.append({}, bytes([i]) * 50, 0.0) for i in range(4)]
+    ends = [spool.append(Body({}, [bytes([i]) * 50], 0.0)) for i in range(4)]
     spool.close()
     with last_segment(tmp_path).open("r+b") as file:
         file.seek(ends[1] + 30)
@@ -139,7 +156,7 @@ def test_one_thread_may_append_while_another_reads_and_forgets(tmp_path: Path) -
 
     def write() -> None:
         for i in range(n):
-            spool.append({}, b"%d" % i, 0.0)
+            spool.append(Body({}, [b"%d" % i], 0.0))
             if i % 50 == 0:
                 spool.sync()
 
