@@ -20,7 +20,6 @@ ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli"}
 FOR_USERS = {
     "driftwatch.sources.memory",
     "detectors.evaluate",
-    "detectors.performance.reference",
 }  # only its users import it
 BODY, PARAMETERS, LINES, CLOSURE = 70, 8, 400, 6
 FORBIDDEN_NAMES = re.compile(r"(Manager|Helper|Utils?|Base|Factory|Abstract)$")

@@ -180,7 +180,7 @@ def test_beyond_the_bound_a_sample_stays_that_halves_the_same_on_both_sides() ->
     book = a_book(most=200)
     ids = [f"r{i}" for i in range(1000)]
     for start in range(0, 1000, 50):
-        ledger = book.open(float(start, "p"))
+        ledger = book.open(float(start), "p")
         book.enter(ledger, records(ids[start : start + 50]), slice(None))
         book.release(ledger)
         book.register([a_window(start // 10, (ledger,), 50)])
