@@ -129,7 +129,9 @@ class Pipeline:
         self._p.source.close()
 
     def _judgeable(self, windows: list[Window], *, finish: bool = False) -> list[Window]:
-        """These windows, and those whose labels are there."""
+        """These windows, and those whose labels are there; each says of which share of the shards it was counted."""
+        if self._share is not None:
+            windows = [replace(window, share=self._share) for window in windows]
         return windows if self._p.labels is None else self._p.labels.after(windows, finish=finish)
 
     # What comes in --------------------------------------------------------------------------------------------------
@@ -297,7 +299,6 @@ class Pipeline:
         p = self._p
         decisions: list[Decision] = []
         state = self._policy_state
-        windows = [window if self._share is None else replace(window, share=self._share) for window in windows]
         for window in windows:
             started = time.perf_counter()
             decision, state = p.policy.judge(window, p.monitor.judge(window), state)
