@@ -8,9 +8,10 @@ in `alarms`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from detectors.performance.kind import Kind
 from detectors.performance.metric import Metric
 from detectors.performance.outcome import LOSS
 from detectors.score import Score, Verdict
@@ -70,7 +71,9 @@ class Policy:
         if drifting and judgement.kind is None:
             raise ValueError("`judgement` must say of which kind its drift is; got None. Judge it with a `Monitor`.")
         line = _window_line(window)
-        judged = Judged(window, line, verdict, judgement.kind, _alarm_features(drifting, near))
+        judged = Judged(
+            window, line, verdict, _with_evidence(judgement.kind, drifting), _alarm_features(drifting, near)
+        )
         state, alarms = self.persistence.follow(state, judged)
         is_told = any(alarm.of_class == judged.of_class for alarm in alarms)
         decision = Decision(
@@ -177,6 +180,16 @@ def _performance_line(
 
 def _float(value: float | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _with_evidence(kind: Kind | None, drifting: Sequence[_Ranked]) -> Kind | None:
+    """The kind of a drift; where it has no sentence of its own, the loudest score is its evidence."""
+    if kind is None or kind.evidence or not drifting:
+        return kind
+    loudest = drifting[0].score
+    what = loudest.detail if loudest.feature is None and loudest.detail else f"`{_feature(loudest)}`"
+    by = "" if loudest.effect is None else f", by {loudest.effect:.2g}"
+    return replace(kind, evidence=(f"no feature moved enough to be told apart; {loudest.detector} of {what} did{by}",))
 
 
 def _alarm_features(drifting: Sequence[_Ranked], near: Sequence[_Ranked]) -> tuple[AlarmFeature, ...]:

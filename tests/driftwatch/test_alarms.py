@@ -183,3 +183,12 @@ def test_a_drift_without_a_kind_is_refused() -> None:
     window = Window(Stream("credit", "3"), 0.0, HOUR, 1000, Table(np.zeros(1, np.int64), np.zeros(0)), "")
     with pytest.raises(ValueError, match="must say of which kind its drift is; got None"):
         Policy(Persistence(1, 1, 0.0), {}).judge(window, Judgement((score,), (20.0,), 0.5, 8.0, 6.0), PolicyState())
+
+
+def test_a_kind_without_a_sentence_has_the_loudest_score_as_its_evidence() -> None:
+    pair = Score("correlation", 9.0, 1e-6, 0.31, 20_000, 1000, None, detail="age ~ income")
+    judgement = Judgement((pair,), (20.0,), 0.5, 8.0, 6.0, kind=Kind("covariate", (), "watch"))
+    window = Window(Stream("credit", "3"), 0.0, HOUR, 1000, Table(np.zeros(1, np.int64), np.zeros(0)), "")
+    decision, _ = Policy(Persistence(1, 1, 0.0), {}).judge(window, judgement, PolicyState())
+    (said,) = decision.alarms[0].evidence
+    assert said.endswith("correlation of age ~ income did, by 0.31")
