@@ -189,7 +189,7 @@ def _with_evidence(kind: Kind | None, drifting: Sequence[_Ranked]) -> Kind | Non
     loudest = drifting[0].score
     what = loudest.detail if loudest.feature is None and loudest.detail else f"`{_feature(loudest)}`"
     by = "" if loudest.effect is None else f", by {loudest.effect:.2g}"
-    return replace(kind, evidence=(f"no feature moved enough to be told apart; {loudest.detector} of {what} did{by}",))
+    return replace(kind, evidence=(f"no feature moved clearly by itself; {loudest.detector} of {what} changed{by}",))
 
 
 def _alarm_features(drifting: Sequence[_Ranked], near: Sequence[_Ranked]) -> tuple[AlarmFeature, ...]:

@@ -191,4 +191,4 @@ def test_a_kind_without_a_sentence_has_the_loudest_score_as_its_evidence() -> No
     window = Window(Stream("credit", "3"), 0.0, HOUR, 1000, Table(np.zeros(1, np.int64), np.zeros(0)), "")
     decision, _ = Policy(Persistence(1, 1, 0.0), {}).judge(window, judgement, PolicyState())
     (said,) = decision.alarms[0].evidence
-    assert said.endswith("correlation of age ~ income did, by 0.31")
+    assert said.endswith("correlation of age ~ income changed, by 0.31")
