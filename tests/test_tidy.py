@@ -17,10 +17,13 @@ EVERYTHING = sorted(
 )
 SPEAKS = {Path("driftwatch", name) for name in ("cli.py", "listing.py", "demo.py", "check.py")}
 ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli"}
-FOR_USERS = {
+FOR_USERS = {  # a library's part: only its users import it
     "driftwatch.sources.memory",
     "detectors.evaluate",
-}  # only its users import it
+    "detectors.sequential.glr",
+    "detectors.sequential.ranks",
+    "detectors.sequential.river_detectors",
+}
 BODY, PARAMETERS, LINES, CLOSURE = 70, 8, 400, 6
 FORBIDDEN_NAMES = re.compile(r"(Manager|Helper|Utils?|Base|Factory|Abstract)$")
 

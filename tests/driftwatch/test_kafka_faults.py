@@ -192,6 +192,7 @@ def test_records_that_retention_takes_while_it_is_stopped_amid_a_window_cost_onl
 ) -> None:
     stream, topic = drifting(TWO_DRIFTS), new_topic(kafka)
     want = undisturbed(folder, [*stream[:700], *stream[950:]], window=COUNT)
+    want[2]["partial"] = True  # the one that was open says that it may lack rows
     sidecar = sidecars.make(kafka, client, [topic], window=COUNT).start()
     produce(kafka, topic, stream[:700])
     wait_until(lambda: sidecar.count() == 700, "every record", [sidecar])
