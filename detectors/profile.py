@@ -8,7 +8,7 @@ import io
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from zipfile import BadZipFile
 
@@ -19,7 +19,8 @@ from detectors.calibration import Alarm, Calibration
 from detectors.family import Family
 from detectors.grid import SPECIAL, Feature, FeatureKind, Grid
 from detectors.joint import NormalScores, RandomFeatures, normal_scores
-from detectors.performance.outcome import Outcome
+from detectors.performance.kind import Learnt
+from detectors.performance.outcome import Outcome, learnt_of
 
 FORMAT = 1
 UNREADABLE = (
@@ -73,6 +74,13 @@ class Profile:
     def family(self) -> Family:
         """The terms."""
         return Family(self.basis, self.n_pairs, tuple(self.random_features))
+
+    def learnt(self, prediction: str | None) -> Learnt:
+        """What the kinds of drift rest on; `prediction`: the column of what the model says, where it is one of ours."""
+        outcome = self.outcome
+        found = learnt_of(self.basis, self.counts, prediction if outcome is None else outcome.prediction)
+        known = None if outcome is None or outcome.performance is None else outcome.performance.labels
+        return replace(found, labels=known)
 
     @property
     def kinds(self) -> dict[str, FeatureKind]:

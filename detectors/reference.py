@@ -20,6 +20,7 @@ MIN_ROWS = 50
 MOST_CELLS = 8_000_000  # rows × features kept for simulation; of a longer reference only runs of rows are kept
 KEPT_RUNS = 50
 SEGMENT_SHARE = 1 / 20  # dependence beyond this share of the reference is too long for blocks
+NO_CUTS: Mapping[str, float] = {}
 PERIODIC = -0.5  # an autocorrelation as low as this is taken for a season
 
 NOT_DELAYED = Delayed()
@@ -54,7 +55,7 @@ def build(
     mmd_rows
         Bound of a window's sample for the MMD; 0 leaves it out.
     delayed
-        What comes with the labels.
+        What comes with the labels; what the reference says of it is learnt here.
 
     Raises ValueError for fewer than 50 rows. Cost: about 5 CPU-seconds a size for 100,000 rows × 25 features.
     """
@@ -64,10 +65,12 @@ def build(
     if n_rows < MIN_ROWS:
         raise ValueError(f"a reference must have at least {MIN_ROWS} rows; got {n_rows}.")
     n_current = sizes[len(sizes) // 2]
-    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed.columns)
+    outcome = delayed.outcome
+    cuts = NO_CUTS if outcome is None else outcome.cuts
+    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed.columns, cuts=cuts)
     codes = plain.encode(columns, invalid)
     dependence = measure(basis(plain, plain.count(codes), columns, n_current=n_current, codes=codes), codes)
-    grid = with_tails(plain, columns, need=dependence.need)
+    grid = with_tails(plain, columns, need=dependence.need, cuts=cuts)
     codes = encode_again(codes, plain, grid, columns, invalid)
     counts = grid.count(codes)
     progress(0.05)
@@ -102,7 +105,7 @@ def build(
         of_feature=dependence.of_feature,
         segments=dependence.segments,
         periodic=dependence.periodic,
-        outcome=delayed.outcome,
+        outcome=None if outcome is None else outcome.learn(null.family.basis, counts, codes, columns),
     )
 
 
@@ -139,13 +142,18 @@ def null_of(profile: Profile) -> Null:
 
 
 def make_grid(
-    columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float, delayed: Set[str] = frozenset()
+    columns: Columns,
+    kinds: Mapping[str, FeatureKind],
+    *,
+    need: float,
+    delayed: Set[str] = frozenset(),
+    cuts: Mapping[str, float] = NO_CUTS,
 ) -> Grid:
-    """The cells of every feature; `need` rows make a tail cell."""
+    """The cells of every feature; `need` rows make a tail cell, and a feature's cut an edge."""
     features = []
     for name, kind in kinds.items():
         if kind == "numeric":
-            features.append(numeric_feature(name, columns[name], need=need))
+            features.append(numeric_feature(name, columns[name], need=need, cut=cuts.get(name)))
         elif kind == "categorical":
             features.append(categorical_feature(name, columns[name]))
         else:
@@ -153,11 +161,13 @@ def make_grid(
     return Grid(tuple(replace(f, delayed=f.name in delayed) for f in features))
 
 
-def with_tails(plain: Grid, columns: Columns, *, need: float) -> Grid:
+def with_tails(plain: Grid, columns: Columns, *, need: float, cuts: Mapping[str, float] = NO_CUTS) -> Grid:
     """The grid with the tail cells of its numeric features that hold `need` rows."""
     return Grid(
         tuple(
-            f if f.edges is None else replace(numeric_feature(f.name, columns[f.name], need=need), delayed=f.delayed)
+            f
+            if f.edges is None
+            else replace(numeric_feature(f.name, columns[f.name], need=need, cut=cuts.get(f.name)), delayed=f.delayed)
             for f in plain.features
         )
     )

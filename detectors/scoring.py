@@ -85,8 +85,9 @@ def joint_difference(profile: Profile, table: Table) -> tuple[JointDifference, J
     size = 1 / np.sqrt(1 / max(n, 1.0) + 1 / profile.n_rows)
     correlation = off * size / profile.calibration.pair_sd(n) if pairs else off
     squares, sizes, effects = [], [], []
-    means = np.split(profile.joint_means[pairs:], max(1, len(table.samples)))
-    for sample, reference in zip(table.samples, means, strict=False):
+    samples = table.samples[: len(profile.random_features)]
+    means = np.split(profile.joint_means[pairs:], max(1, len(samples)))
+    for sample, reference in zip(samples, means, strict=False):
         noise = 1 / max(sample.n, 1) + 1 / profile.n_rows
         square = 2 * np.mean((sample.sums.sum(axis=0) / max(sample.n, 1) - reference) ** 2) * (sample.n > 0)
         squares.append(np.asarray(square))
@@ -115,7 +116,7 @@ def rows_behind(profile: Profile, contrast: Contrast, table: Table) -> np.ndarra
     rows[:, special] = np.stack(contrast.rows)[:, family.feature[special]]
     rows[:, ~special & single] = observed[:, family.feature[~special & single]]
     rows[:, family.of("correlation")] = [[profile.n_rows], [table.sums[0]]]
-    for sample, name in zip(table.samples, family.samples, strict=True):
+    for sample, name in zip(table.samples, family.samples, strict=False):
         rows[:, family.sample_term(name)] = profile.n_rows, sample.n
     return rows
 

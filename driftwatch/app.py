@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
+from driftwatch.alarms import Persistence
 from driftwatch.app_labels import make_labels
 from driftwatch.app_learning import learning_version, make_learner
 from driftwatch.app_sources import make_feed, make_file_feed, open_intake
@@ -32,9 +33,10 @@ from driftwatch.late_labels import LateLabels
 from driftwatch.live_profiles import Judging, Live, LiveProfiles
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
+from driftwatch.notices import webhooks
 from driftwatch.outbox import Message
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
-from driftwatch.policy import Policy, webhooks
+from driftwatch.policy import Policy
 from driftwatch.profile_desk import ProfileDesk
 from driftwatch.protocols import Source
 from driftwatch.records import Schema, Stream
@@ -69,9 +71,7 @@ def make_policy(config: Config) -> Policy:
     """The policy that the configuration asks for."""
     alarms = config.alarms
     return Policy(
-        alarms.persistence.k,
-        alarms.persistence.n,
-        alarms.cooldown,
+        Persistence(alarms.persistence.k, alarms.persistence.n, alarms.cooldown),
         {str(name): floor for name, floor in alarms.effect.items()},
     )
 
@@ -79,7 +79,9 @@ def make_policy(config: Config) -> Policy:
 def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
     """A monitor over all profiles that a pane may be counted on."""
     rates = {p.hash: (p, profiles.rate_per_window(config, p)) for p in known}
-    return Monitor(rates, min_records=config.window.min_records, label=config.event_schema().label)
+    schema = config.event_schema()
+    prediction = next((c.name for c in schema.columns if c.group == "prediction"), None)
+    return Monitor(rates, min_records=config.window.min_records, label=schema.label, prediction=prediction)
 
 
 def make_judging(

@@ -7,9 +7,9 @@ import msgspec
 
 from detectors.summary import Table
 from driftwatch import store
+from driftwatch.alarms import PolicyState
 from driftwatch.dedupe import Chunk, Seen
 from driftwatch.errors import StateError
-from driftwatch.policy import PolicyState
 from driftwatch.protocols import CommitMark
 from driftwatch.records import Shard, Stream
 from driftwatch.window import Pane, PaneKey, Parts, ShardState

@@ -13,10 +13,9 @@ from math import ceil, inf, isfinite
 
 import numpy as np
 
-from detectors.summary import Table
 from driftwatch.id_hash import has_twins, hash_ids
 from driftwatch.label_log import LabelLog
-from driftwatch.ledger import LabelTerms, Ledger, Reason, Waiting, coded, decoded
+from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Reason, Waiting, coded, decoded
 from driftwatch.outcomes import OutcomeCounter, Predictions
 from driftwatch.pending import UNLABELLED, Pending, in_sample
 from driftwatch.records import LEARNING, NO_PROFILE, Labels, Records, Schema, Window
@@ -232,12 +231,8 @@ class LabelBook:
                 continue
             number, terms = self._number(), self.terms
             first = ceil(window.end_s / terms.bin_s - 1e-9)
-            outcome = self.counters[window.profile]
-            cells = outcome.cells[window.table.counts[outcome.cells] > 0]
-            kept = Table(window.table.counts[cells], np.zeros(0), (), window.table.outcome)
-            waiting = Waiting(
-                replace(window, table=kept), window.ledgers, first, first + terms.wait_bins, cells, kept.counts
-            )
+            kept = self.counters[window.profile].keep(window.table)
+            waiting = Waiting(replace(window, table=NO_TABLE), window.ledgers, first, first + terms.wait_bins, kept)
             self.waiting[number] = waiting
             self.new_windows.add(number)
             for ledger in ledgers:
@@ -299,9 +294,7 @@ class LabelBook:
     def _judged(self, number: int, waiting: Waiting, boundary: int, cut_short: bool) -> Window:
         """The window as its second judgement sees it."""
         window, ledgers = waiting.window, [self.ledgers[n] for n in waiting.ledgers if n in self.ledgers]
-        table = (counter := self.counters[window.profile]).empty()
-        table.counts[waiting.cells] = waiting.counts
-        table.outcome += window.table.outcome
+        table = (counter := self.counters[window.profile]).restored(waiting.kept)
         chosen = [np.empty(0, np.intp)]
         for ledger in ledgers:
             places, numbers = self._numbers(ledger)

@@ -11,6 +11,7 @@ from detectors.summary import Table
 from driftwatch.pending import LAST_TICK
 from driftwatch.records import Shard, Stream, Window
 
+NO_TABLE = Table(np.zeros(0, np.int64), np.zeros(0))
 ORIGIN = 1 << 31  # the tick at which a ledger's base begins: a label may be known before its prediction
 MOST_TICKS = 2**30  # in `wait`; as many more are left for the window itself
 
@@ -111,24 +112,21 @@ class Ledger:
 class Waiting:
     """A window that was judged once. `first`, `last`: the numbers of the bins between which its boundary T lies.
 
-    `cells`, `counts`, `outcome`: what was counted of labels beside predictions.
+    `kept`: what the second judgement needs of the first one's table. The window here has none.
     """
 
     window: Window
     ledgers: tuple[int, ...]
     first: int
     last: int
-    cells: np.ndarray
-    counts: np.ndarray
+    kept: bytes
 
     def to_bytes(self) -> bytes:
         """MessagePack."""
         window = self.window
         what = _Window(
             window.stream.model, window.stream.version, window.start_s, window.end_s, window.n_records, window.profile,
-            window.part, window.partial, window.share, self.ledgers, self.first, self.last,
-            self.cells.astype("<i8").tobytes(), self.counts.astype("<i8").tobytes(),
-            window.table.outcome.astype("<f8").tobytes(),
+            window.part, window.partial, window.share, self.ledgers, self.first, self.last, self.kept,
         )  # fmt: skip
         return msgspec.msgpack.encode(what)
 
@@ -136,14 +134,12 @@ class Waiting:
     def from_bytes(cls, data: bytes) -> "Waiting":
         """The inverse of `to_bytes`. Raises msgspec.MsgspecError."""
         w = _window.decode(data)
-        cells, counts = (np.frombuffer(part, "<i8").astype(np.int64) for part in (w.cells, w.counts))
-        table = Table(counts, np.zeros(0), (), np.frombuffer(w.outcome, "<f8").astype(np.float64))
         share = None if w.share is None else (tuple(map(Shard, w.share[0])), w.share[1])
         window = Window(
-            Stream(w.model, w.version), w.start_s, w.end_s, w.n_records, table, w.profile, w.part, w.partial, share,
+            Stream(w.model, w.version), w.start_s, w.end_s, w.n_records, NO_TABLE, w.profile, w.part, w.partial, share,
             w.ledgers,
         )  # fmt: skip
-        return cls(window, w.ledgers, w.first, w.last, cells, counts)
+        return cls(window, w.ledgers, w.first, w.last, w.kept)
 
 
 class _Window(msgspec.Struct, array_like=True, frozen=True):
@@ -161,9 +157,7 @@ class _Window(msgspec.Struct, array_like=True, frozen=True):
     ledgers: tuple[int, ...]
     first: int
     last: int
-    cells: bytes
-    counts: bytes
-    outcome: bytes
+    kept: bytes
 
 
 _ledger = msgspec.msgpack.Decoder(tuple[int, bool, int, int | None, bool])

@@ -9,7 +9,7 @@ MOST_NAMES = 4
 
 
 class Listing:
-    """Writes one line a decision, and one more for each alarm that opened or was resolved in it."""
+    """Writes one line a decision, and one more for each alarm that changed in it, with the evidence for its kind."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -25,6 +25,9 @@ class Listing:
             if alarm.transition != "continuing":
                 names = ", ".join(f"{f.feature} ({f.detector})" for f in alarm.features[:MOST_NAMES])
                 print(f"{'':<20}  alarm {alarm.id} {alarm.transition}: {names}", file=self._stream)
+            if alarm.transition in ("opened", "updated"):
+                for said in alarm.evidence:
+                    print(f"{'':<22}  {alarm.kind}: {said}", file=self._stream)
 
 
 def row(decision: Decision) -> str:

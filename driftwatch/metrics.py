@@ -62,7 +62,8 @@ _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 class WindowGauges:
     """What the gauges say of one version: its last judged window, whole. Replaced by the next, so nothing goes stale.
 
-    Keys are label values: (feature, detector), (feature, check), (kind, pattern), (metric, source) or (feature,).
+    Keys are label values: (feature, detector), (feature, check), (kind, pattern), (metric, source), (metric,) or
+    (feature,).
     """
 
     score: Mapping[tuple[str, ...], float] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class WindowGauges:
     feature_drift_active: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     caution: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     performance: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    estimate_error: Mapping[tuple[str, ...], float] = field(default_factory=dict)
 
 
 _WINDOW_GAUGES = (  # name, what it means, field of WindowGauges, its labels
@@ -83,6 +85,7 @@ _WINDOW_GAUGES = (  # name, what it means, field of WindowGauges, its labels
     ("driftwatch_drift_active", "1 while an alarm is open.", "drift_active", ("kind", "pattern")),
     ("driftwatch_feature_drift_active", "1 while an alarm names the feature.", "feature_drift_active", ("feature",)),
     ("driftwatch_performance", "Performance, by what it is known.", "performance", ("metric", "source")),
+    ("driftwatch_performance_estimate_error", "Estimate less what came.", "estimate_error", ("metric",)),
     ("driftwatch_caution", "1 where a feature is suspect without an alarm of its own.", "caution", ("feature",)),
 )
 

@@ -1,5 +1,7 @@
 """Counts predictions against their labels on a profile: the label's and the loss's cells, and the tally's sums."""
 
+import zlib
+
 import numpy as np
 
 from detectors.grid import SPECIAL, UNSEEN
@@ -7,6 +9,8 @@ from detectors.performance.outcome import ANY_OTHER, LOSS, Outcome, plain_outcom
 from detectors.profile import Profile
 from detectors.summary import Sample, Table
 from driftwatch.records import LabelColumn, Mark, Records, Schema, class_code
+
+EXPECTED_ROWS = 2000  # of a window, whose losses are estimated
 
 
 class OutcomeCounter:
@@ -29,14 +33,31 @@ class OutcomeCounter:
         classes = () if self._outcome is None else self._outcome.classes
         self._classes = _Codes(classes)
         self._has_any_other = ANY_OTHER in classes
-        self.size = 0 if self._outcome is None else self._outcome.tally.size
+        self.size = 0 if self._outcome is None else self._outcome.size
         self._profile = profile
         owner = np.concatenate([np.repeat(np.arange(len(grid.features)), SPECIAL), grid.owner])
-        self.cells = np.flatnonzero(grid.delayed[owner])  # those that only labels fill
+        # Whoever names a kind of drift wants to know what the features did as well.
+        knows_kinds = self._outcome is not None and self._outcome.performance is not None
+        self._kept = np.ones(grid.n_cells, bool) if knows_kinds else grid.delayed[owner]
 
     def empty(self) -> Table:
         """A table of no row."""
         return empty_table(self._profile, self.size)
+
+    def keep(self, table: Table) -> bytes:
+        """What the second judgement needs of a window, packed, until its labels come."""
+        expected = table.samples[len(self._profile.random_features) :]
+        kept = Table(np.where(self._kept, table.counts, 0), np.zeros(0), expected, table.outcome)
+        return zlib.compress(kept.to_bytes(), 1)
+
+    def restored(self, kept: bytes) -> Table:
+        """The inverse of `keep`: a table to which the late labels are added."""
+        table, before = self.empty(), Table.from_bytes(zlib.decompress(kept))
+        table.counts += before.counts
+        table.outcome += before.outcome
+        for sample, theirs in zip(table.samples[len(self._profile.random_features) :], before.samples, strict=True):
+            sample.merge(theirs)
+        return table
 
     def count(self, table: Table, predictions: np.ndarray, labels: np.ndarray) -> None:
         """Adds these rows to a table of this profile."""
@@ -47,9 +68,9 @@ class OutcomeCounter:
             cells.append(self._cells_of_labels(self._label, labels))
         if self._outcome is not None:
             p, y = self._values(self._outcome, predictions, labels)
-            table.outcome += self._outcome.tally.count(p, y)
+            loss = self._outcome.loss(p, y)
+            table.outcome += self._outcome.count(p, y, loss)
             if self._loss is not None:
-                loss = self._outcome.loss(p, y)
                 cells.append(self._grid.encode_feature(self._loss, loss[~np.isnan(loss)]))
         if cells:
             table.counts += np.bincount(np.concatenate(cells), minlength=len(table.counts))
@@ -98,9 +119,15 @@ def outcome_for(profile: Profile, label: LabelColumn | None) -> Outcome | None:
 
 
 def empty_table(profile: Profile, n_outcome: int) -> Table:
-    """A table of a profile without a row, with so many sums of predictions against labels."""
-    samples = tuple(Sample.empty(profile.mmd_rows, f.phases.size) for f in profile.random_features.values())
-    return Table(np.zeros(profile.grid.n_cells, np.int64), np.zeros(1 + profile.n_pairs), samples, np.zeros(n_outcome))
+    """A table of a profile without a row, with so many sums of predictions against labels.
+
+    Where the profile knows losses, the last sample is of those to be expected of a row.
+    """
+    samples = [Sample.empty(profile.mmd_rows, f.phases.size) for f in profile.random_features.values()]
+    if profile.outcome is not None and profile.outcome.performance is not None:
+        samples.append(Sample.empty(EXPECTED_ROWS, profile.outcome.performance.expectation.size))
+    counts, sums = np.zeros(profile.grid.n_cells, np.int64), np.zeros(1 + profile.n_pairs)
+    return Table(counts, sums, tuple(samples), np.zeros(n_outcome))
 
 
 class _Codes:

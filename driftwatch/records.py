@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from detectors.performance import kind as kinds
 from detectors.performance.metric import Metric
 from detectors.score import Score
 from detectors.summary import Table
@@ -260,3 +261,5 @@ class Judgement:
     reason: str | None = None
     quality: tuple[tuple[str, str, float, float], ...] = ()  # feature, check, share in the window, in the reference
     performance: tuple[tuple[Metric, float | None], ...] = ()  # by labels: in the window, in the reference
+    estimates: tuple[tuple[Metric, float | None], ...] = ()  # the same without labels
+    kind: kinds.Kind | None = None  # where a term is over the threshold

@@ -1,6 +1,6 @@
 """Shows the last decision of each version as Prometheus gauges, and counts windows and alarms."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 
 from driftwatch.decision import AlarmLine, Decision, ScoreLine
@@ -21,9 +21,15 @@ class PrometheusSink:
     def write(self, decision: Decision, line: bytes) -> None:
         """Show `decision`; alarms of another version that it resolves are shown as closed there."""
         version, revision = decision.window.version, decision.revision
-        own = [alarm for alarm in decision.alarms if alarm.version is None]
+        own: list[AlarmLine] = []
+        retold: list[AlarmLine] = []
+        for alarm in decision.alarms:
+            if alarm.version is None:
+                (retold if revision and alarm.of_class != "performance" else own).append(alarm)
         opened = [_labels(alarm) for alarm in own if alarm.transition == "opened"]
         self._last[version, revision] = _gauges(decision, own)
+        if retold and (shown := self._last.get((version, 0))) is not None:
+            self._last[version, 0] = replace(shown, drift_active=_retold(shown.drift_active, retold))
         # A window is counted once, when it closes.
         self._metrics.judged(version, None if revision else decision.verdict, opened, self._together(version))
         for alarm in decision.alarms:
@@ -60,7 +66,22 @@ def _gauges(decision: Decision, alarms: Iterable[AlarmLine]) -> WindowGauges:
         feature_drift_active={(feature,): float(feature in in_alarm) for feature in features},
         caution={(feature,): float(feature in decision.caution) for feature in features},
         performance={(p.metric, p.source): p.value for p in decision.performance if p.value is not None},
+        estimate_error={
+            (p.metric,): p.estimate - p.value
+            for p in decision.performance
+            if p.value is not None and p.estimate is not None
+        },
     )
+
+
+def _retold(active: Mapping[tuple[str, ...], float], alarms: Iterable[AlarmLine]) -> dict[tuple[str, ...], float]:
+    """What is active once the labels have given alarms of first judgements another kind."""
+    found = dict(active)
+    for alarm in alarms:
+        if alarm.of_class == "drift":
+            found |= {labels: 0.0 for labels in ALARMS if labels[0] != "data_quality"}
+        found[_labels(alarm)] = 1.0
+    return found
 
 
 def _decided(scores: Iterable[ScoreLine], name: str) -> dict[tuple[str, ...], float]:

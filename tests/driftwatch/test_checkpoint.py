@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from detectors.summary import Sample, Table
 from driftwatch import checkpoint
+from driftwatch.alarms import OpenAlarm, PolicyState, StreamState
 from driftwatch.dedupe import Seen
 from driftwatch.errors import StateError
-from driftwatch.policy import PolicyState, StreamState
 from driftwatch.records import Shard, Stream
 from driftwatch.store import Remembered, ShardRow, Store, StoredDecision, Transaction
 from driftwatch.window import Pane, PaneKey, ShardState
@@ -81,7 +81,9 @@ def test_ids_that_come_back_find_the_duplicates_that_a_process_that_went_on_find
 
 
 def test_the_policys_memory_comes_back_and_is_empty_before_the_first_decision() -> None:
-    state = PolicyState({"3": StreamState(1000.0, (None, 750.0), ok_elsewhere={"4": 2})})
+    alarm = OpenAlarm("0123456789abcdef", 750.0, (), "prior", ("it moved",), "recalibrate", 1000.0)
+    drifted = (None, (750.0, "drift"))
+    state = PolicyState({"3": StreamState(1000.0, drifted, {"drift": alarm}, ok_elsewhere={"4": 2})})
     assert checkpoint.restored_policy(NOTHING) == PolicyState()
     assert checkpoint.restored_policy(replace(NOTHING, policy=state.to_bytes())) == state
 
