@@ -172,7 +172,7 @@ def judge(case: Case, data: Path) -> list[Decision]:
         (folder / "reference.profile").write_bytes(made.to_bytes())
         sink = Collected()
         with record_bar(f"{case.name}: replay") as counted:
-            app.replay(read, path, folder / "events.csv", sink, counted)
+            app.replay(read, path, [folder / "events.csv"], sink, counted)
         return sink.decisions
 
 

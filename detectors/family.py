@@ -8,6 +8,7 @@ import numpy as np
 
 from detectors.basis import Basis
 from detectors.contrast import Contrast
+from detectors.grid import Feature
 from detectors.two_sample import cells, chi_square, ks, psi, smooth, special_cells, wasserstein
 
 WEIGHTS: Mapping[str, Mapping[str, float]] = {
@@ -68,13 +69,21 @@ class Family:
     def terms(self) -> tuple[tuple[int, str], ...]:
         """(feature index, detector) of every term; the index of `*` is the number of features."""
         grid = self.basis.grid
-        terms = [(j, name) for j, f in enumerate(grid.features) for name in WEIGHTS[f.kind] if self._has(f.name, name)]
-        return (*terms, *((len(grid.features), name) for name in WEIGHTS[JOINT] if self._has(JOINT, name)))
+        terms = [(j, name) for j, f in enumerate(grid.features) for name in WEIGHTS[f.kind] if self._has(f, name)]
+        return (*terms, *((len(grid.features), name) for name in WEIGHTS[JOINT] if self._has(None, name)))
 
-    def _has(self, feature: str, detector: str) -> bool:
+    def _has(self, feature: Feature | None, detector: str) -> bool:
+        """Whether a feature (None: the joint one) has the detector. A missing label is none, and not counted."""
         if detector == "mmd":
-            return feature in self.samples
+            return (JOINT if feature is None else feature.name) in self.samples
+        if feature is not None and feature.delayed:
+            return detector not in {"missing", "invalid"}
         return detector != "correlation" or self.n_pairs > 0
+
+    @cached_property
+    def delayed(self) -> np.ndarray:
+        """Which terms are of what comes with the labels, bool (terms,)."""
+        return np.asarray(np.append(self.basis.grid.delayed, False)[self.feature])
 
     @cached_property
     def names(self) -> tuple[str, ...]:

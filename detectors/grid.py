@@ -30,6 +30,7 @@ class Feature:
     numeric: regular cell i holds edges[i-1] < x ≤ edges[i]; the first and last cells lie below and above all that the
     finite reference showed. categorical: one cell a category, by falling frequency; every other string lies in one of
     `buckets` more cells by its hash, or, where there are none, is unseen. embedding: one cell, "present".
+    `delayed`: its values come with the labels, after a window was judged on the others.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Feature:
     categories: tuple[str, ...] = ()
     buckets: int = 0
     length: int = 0
+    delayed: bool = False
 
     @property
     def n_regular(self) -> int:
@@ -86,6 +88,11 @@ class Grid:
     def kind(self, kind: FeatureKind) -> np.ndarray:
         """Indices of the features of one kind, intp."""
         return np.flatnonzero([f.kind == kind for f in self.features])
+
+    @cached_property
+    def delayed(self) -> np.ndarray:
+        """Which features come with the labels, bool (features,)."""
+        return np.array([f.delayed for f in self.features], bool)
 
     def slice(self, j: int) -> slice:
         """Feature j's regular cells in the flat vector."""
@@ -139,24 +146,28 @@ class Grid:
         return np.bincount(codes.ravel(), minlength=self.n_cells).astype(np.float64)
 
 
-def numeric_feature(name: str, values: np.ndarray, *, need: float = 1.0, quantiles: int = QUANTILES) -> Feature:
+def numeric_feature(
+    name: str, values: np.ndarray, *, need: float = 1.0, quantiles: int = QUANTILES, cut: float | None = None
+) -> Feature:
     """Cells for a numeric feature from its reference values (NaN = missing, ±inf = beyond every cell).
 
     A value that more than half a cell's share of the rows have is a cell of its own, so that ties and zero inflation
     are exact. A tail cell is made where the reference holds at least max(4, `need`) rows in it; `need` is the block
-    length that the reference's dependence asks for: rarer cells would hold a single cluster of rows.
+    length that the reference's dependence asks for: rarer cells would hold a single cluster of rows. `cut`: an edge
+    that there must be, wherever the values lie.
     """
     finite = np.sort(values[np.isfinite(values)])
-    n = len(finite)
+    n, cuts = len(finite), [] if cut is None else [cut]
     if n == 0:
-        return Feature(name, "numeric", np.empty(0))
+        return Feature(name, "numeric", np.array(cuts, np.float64))
     tails = [t for t in TAILS if t * n >= max(4.0, need)]
     shares = np.array([*tails, *(np.arange(1, quantiles) / quantiles), *(1 - t for t in reversed(tails))])
     quantile = np.unique(finite[np.minimum((shares * n).astype(np.intp), n - 1)])
     distinct, rows = np.unique(finite, return_counts=True)
     atoms = distinct[rows > n / (2 * quantiles)]
     with np.errstate(over="ignore"):  # below the smallest float lies −inf
-        edges = np.unique(np.concatenate([quantile, atoms, finite[-1:], np.nextafter([finite[0], *atoms], -np.inf)]))
+        ends = np.nextafter([finite[0], *atoms], -np.inf)
+        edges = np.unique(np.concatenate([quantile, atoms, finite[-1:], ends, cuts]))
     return Feature(name, "numeric", edges)
 
 

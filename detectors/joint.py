@@ -81,11 +81,12 @@ def normal_scores(basis: Basis) -> NormalScores:
     """The scores of a reference's numeric features, at most MAX_FEATURES of them.
 
     Constants are left out, and features with a value so rare among equal ones that its score is beyond RARE: the
-    product of two of them rests on a handful of reference rows.
+    product of two of them rests on a handful of reference rows. What comes with the labels has no pairs: its values
+    are there when those of the others are not any more.
     """
     grid = basis.grid
     farthest = np.maximum.reduceat(np.abs(basis.normal), grid.starts)
-    numeric = [j for j in grid.kind("numeric") if 0 < farthest[j] < RARE]
+    numeric = [j for j in grid.kind("numeric") if 0 < farthest[j] < RARE and not grid.delayed[j]]
     by_cell = np.zeros(grid.n_cells + 1)
     by_cell[grid.n_special : -1] = np.rint(np.clip(basis.normal, -CLIP, CLIP) * GRAIN) / GRAIN
     return NormalScores(np.array(numeric[:MAX_FEATURES], np.intp), by_cell)

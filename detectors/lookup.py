@@ -9,7 +9,7 @@ COVER = 1 / 128  # quantile of the edges at which the table begins and ends; bey
 
 
 class CellLookup:
-    """Flat cells of the numeric features of a grid, all columns in one pass.
+    """Flat cells of the numeric features of a grid but the delayed ones, all columns in one pass.
 
     The range of a feature's inner edges is cut into equal buckets, each of which knows the cell of its lower end and
     whether it holds at most one edge. One comparison with that edge gives the cell; only values in crowded buckets and
@@ -18,7 +18,8 @@ class CellLookup:
     """
 
     def __init__(self, grid: Grid) -> None:
-        self.features = grid.kind("numeric")
+        numeric = grid.kind("numeric")
+        self.features = numeric[~grid.delayed[numeric]]
         n = len(self.features)
         self._edges: list[np.ndarray] = []
         self._first = grid.n_special + grid.starts[self.features].astype(np.int64)

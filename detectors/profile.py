@@ -8,7 +8,7 @@ import io
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from zipfile import BadZipFile
 
@@ -19,6 +19,8 @@ from detectors.calibration import Alarm, Calibration
 from detectors.family import Family
 from detectors.grid import SPECIAL, Feature, FeatureKind, Grid
 from detectors.joint import NormalScores, RandomFeatures, normal_scores
+from detectors.performance.kind import Learnt
+from detectors.performance.outcome import Outcome, learnt_of
 
 FORMAT = 1
 UNREADABLE = (
@@ -51,6 +53,7 @@ class Profile:
     segments: bool
     periodic: bool
     content_hash: str = ""  # of the bytes that it was read from
+    outcome: Outcome | None = None  # where predictions are held against labels
 
     @property
     def grid(self) -> Grid:
@@ -71,6 +74,13 @@ class Profile:
     def family(self) -> Family:
         """The terms."""
         return Family(self.basis, self.n_pairs, tuple(self.random_features))
+
+    def learnt(self, prediction: str | None) -> Learnt:
+        """What the kinds of drift rest on; `prediction`: the column of what the model says, where it is one of ours."""
+        outcome = self.outcome
+        found = learnt_of(self.basis, self.counts, prediction if outcome is None else outcome.prediction)
+        known = None if outcome is None or outcome.performance is None else outcome.performance.labels
+        return replace(found, labels=known)
 
     @property
     def kinds(self) -> dict[str, FeatureKind]:
@@ -101,7 +111,10 @@ class Profile:
         meta = {
             "format": FORMAT,
             "features": [
-                [f.name, f.kind, -1 if f.edges is None else len(f.edges), list(f.categories), f.buckets, f.length]
+                [
+                    *(f.name, f.kind, -1 if f.edges is None else len(f.edges), list(f.categories), f.buckets, f.length),
+                    *([True] if f.delayed else []),
+                ]
                 for f in self.grid.features
             ],
             "samples": list(self.random_features),
@@ -113,6 +126,9 @@ class Profile:
             "segments": self.segments,
             "periodic": self.periodic,
         }
+        if self.outcome is not None:
+            meta["outcome"], of_outcome = self.outcome.to_meta()
+            arrays |= {f"{OF_OUTCOME}{name}": array for name, array in of_outcome.items()}
         text = json.dumps(meta, sort_keys=True).encode()
         out = io.BytesIO()
         np.savez_compressed(out, meta=np.frombuffer(text, np.uint8), **arrays)
@@ -143,8 +159,10 @@ class Profile:
         edges = np.split(archive["edges"], np.cumsum(lengths)[:-1])
         grid = Grid(
             tuple(
-                Feature(name, kind, edge if n >= 0 else None, tuple(categories), buckets, length)
-                for (name, kind, n, categories, buckets, length), edge in zip(meta["features"], edges, strict=True)
+                Feature(name, kind, edge if n >= 0 else None, tuple(categories), buckets, length, *delayed)
+                for (name, kind, n, categories, buckets, length, *delayed), edge in zip(
+                    meta["features"], edges, strict=True
+                )
             )
         )
         basis = Basis(grid, **{name: archive[f"basis.{name}"] for name in BASIS_ARRAYS})
@@ -169,11 +187,18 @@ class Profile:
             segments=meta["segments"],
             periodic=meta["periodic"],
             content_hash=hash_of(data),
+            outcome=None
+            if "outcome" not in meta
+            else Outcome.from_meta(
+                meta["outcome"],
+                {name.removeprefix(OF_OUTCOME): archive[name] for name in archive.files if name.startswith(OF_OUTCOME)},
+            ),
         )
 
 
 BASIS_ARRAYS = ("normal", "spread", "spread_sd", "gap", "groups", "group_starts", "cell_rms", "singletons")
 CALIBRATION_ARRAYS = ("sizes", "fits", "p_curves", "opening_curves", "pair_sds")
+OF_OUTCOME = "outcome."
 RANDOM_ARRAYS = ("centre", "inverse_scale", "directions", "phases")
 
 

@@ -1,6 +1,6 @@
 """Builds a profile from a reference's columns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from detectors.dependence import Autocovariance, autocovariance
 from detectors.family import JOINT, Family
 from detectors.grid import MISSING, SPECIAL, Feature, FeatureKind, Grid, categorical_feature, numeric_feature
 from detectors.joint import NormalScores, RandomFeatures, normal_scores, random_features
+from detectors.performance.outcome import Delayed
 from detectors.profile import Profile
 from detectors.resampling import base_rows, block_sums
 
@@ -19,7 +20,10 @@ MIN_ROWS = 50
 MOST_CELLS = 8_000_000  # rows × features kept for simulation; of a longer reference only runs of rows are kept
 KEPT_RUNS = 50
 SEGMENT_SHARE = 1 / 20  # dependence beyond this share of the reference is too long for blocks
+NO_CUTS: Mapping[str, float] = {}
 PERIODIC = -0.5  # an autocorrelation as low as this is taken for a season
+
+NOT_DELAYED = Delayed()
 
 Progress = Callable[[float], None]
 Columns = Mapping[str, Any]
@@ -34,7 +38,7 @@ def build(
     alarm: Alarm = ONCE,
     invalid: Mapping[str, np.ndarray] | None = None,
     mmd_rows: int = 1000,
-    about: Mapping[str, str | float | None] | None = None,
+    delayed: Delayed = NOT_DELAYED,
     progress: Progress = lambda _: None,
 ) -> Profile:
     """The profile of a reference in time order.
@@ -50,6 +54,8 @@ def build(
         The policy whose openings a budget counts.
     mmd_rows
         Bound of a window's sample for the MMD; 0 leaves it out.
+    delayed
+        What comes with the labels; what the reference says of it is learnt here.
 
     Raises ValueError for fewer than 50 rows. Cost: about 5 CPU-seconds a size for 100,000 rows × 25 features.
     """
@@ -59,10 +65,12 @@ def build(
     if n_rows < MIN_ROWS:
         raise ValueError(f"a reference must have at least {MIN_ROWS} rows; got {n_rows}.")
     n_current = sizes[len(sizes) // 2]
-    plain = make_grid(columns, kinds, need=np.inf)
+    outcome = delayed.outcome
+    cuts = NO_CUTS if outcome is None else outcome.cuts
+    plain = make_grid(columns, kinds, need=np.inf, delayed=delayed.columns, cuts=cuts)
     codes = plain.encode(columns, invalid)
     dependence = measure(basis(plain, plain.count(codes), columns, n_current=n_current, codes=codes), codes)
-    grid = with_tails(plain, columns, need=dependence.need)
+    grid = with_tails(plain, columns, need=dependence.need, cuts=cuts)
     codes = encode_again(codes, plain, grid, columns, invalid)
     counts = grid.count(codes)
     progress(0.05)
@@ -91,12 +99,13 @@ def build(
         codes=null.codes,
         mmd_rows=mmd_rows,
         calibration=calibrate(null, list(sizes), alarm, progress=lambda share: progress(0.1 + 0.9 * share)),
-        about=dict(about or {}),
+        about={},
         n_rows=n_rows,
         need=dependence.need,
         of_feature=dependence.of_feature,
         segments=dependence.segments,
         periodic=dependence.periodic,
+        outcome=None if outcome is None else outcome.learn(null.family.basis, counts, codes, columns),
     )
 
 
@@ -132,23 +141,35 @@ def null_of(profile: Profile) -> Null:
     )
 
 
-def make_grid(columns: Columns, kinds: Mapping[str, FeatureKind], *, need: float) -> Grid:
-    """The cells of every feature; `need` rows make a tail cell."""
+def make_grid(
+    columns: Columns,
+    kinds: Mapping[str, FeatureKind],
+    *,
+    need: float,
+    delayed: Set[str] = frozenset(),
+    cuts: Mapping[str, float] = NO_CUTS,
+) -> Grid:
+    """The cells of every feature; `need` rows make a tail cell, and a feature's cut an edge."""
     features = []
     for name, kind in kinds.items():
         if kind == "numeric":
-            features.append(numeric_feature(name, columns[name], need=need))
+            features.append(numeric_feature(name, columns[name], need=need, cut=cuts.get(name)))
         elif kind == "categorical":
             features.append(categorical_feature(name, columns[name]))
         else:
             features.append(Feature(name, "embedding", length=columns[name].shape[1]))
-    return Grid(tuple(features))
+    return Grid(tuple(replace(f, delayed=f.name in delayed) for f in features))
 
 
-def with_tails(plain: Grid, columns: Columns, *, need: float) -> Grid:
+def with_tails(plain: Grid, columns: Columns, *, need: float, cuts: Mapping[str, float] = NO_CUTS) -> Grid:
     """The grid with the tail cells of its numeric features that hold `need` rows."""
     return Grid(
-        tuple(f if f.edges is None else numeric_feature(f.name, columns[f.name], need=need) for f in plain.features)
+        tuple(
+            f
+            if f.edges is None
+            else replace(numeric_feature(f.name, columns[f.name], need=need, cut=cuts.get(f.name)), delayed=f.delayed)
+            for f in plain.features
+        )
     )
 
 

@@ -31,11 +31,11 @@ class Scored:
     n: int
 
 
-def score(profile: Profile, table: Table) -> Scored:
-    """The scores of one window, feature by feature, the joint ones last."""
+def score(profile: Profile, table: Table, *, delayed: bool = False) -> Scored:
+    """The scores of one window, feature by feature, the joint ones last; those of what comes with the labels apart."""
     family = profile.family
     contrast = Contrast(profile.basis, reference=profile.counts, current=table.counts.astype(np.float64))
-    n = int(contrast.rows[1].max(initial=0))
+    n = int(contrast.rows[1][profile.grid.delayed == delayed].max(initial=0))
     joint, joint_effects = joint_difference(profile, table)
     pivots = family.pivots(contrast, joint)
     effects = family.effects(contrast, joint_effects)
@@ -64,12 +64,18 @@ def score(profile: Profile, table: Table) -> Scored:
             reason,
             None if reason else bands[j] if detector == "psi" else joint_effects.pair if detector == PAIRS else None,
         )
-        for (j, detector), reason, (statistic, p_value, effect), (n_reference, n_current) in zip(
-            family.terms, reasons, numbers.T.tolist(), rows.T.astype(int).tolist(), strict=True
+        for (j, detector), reason, (statistic, p_value, effect), (n_reference, n_current), is_delayed in zip(
+            family.terms,
+            reasons,
+            numbers.T.tolist(),
+            rows.T.astype(int).tolist(),
+            family.delayed.tolist(),
+            strict=True,
         )
+        if is_delayed == delayed
     )
-    terms = np.where(known, minus_log_p + family.log_weight, -np.inf)
-    return Scored(scores, tuple(terms.tolist()), quality(profile, contrast), n)
+    terms = np.where(known, minus_log_p + family.log_weight, -np.inf)[family.delayed == delayed]
+    return Scored(scores, tuple(terms.tolist()), quality(profile, contrast, delayed), n)
 
 
 def joint_difference(profile: Profile, table: Table) -> tuple[JointDifference, JointEffects]:
@@ -79,8 +85,9 @@ def joint_difference(profile: Profile, table: Table) -> tuple[JointDifference, J
     size = 1 / np.sqrt(1 / max(n, 1.0) + 1 / profile.n_rows)
     correlation = off * size / profile.calibration.pair_sd(n) if pairs else off
     squares, sizes, effects = [], [], []
-    means = np.split(profile.joint_means[pairs:], max(1, len(table.samples)))
-    for sample, reference in zip(table.samples, means, strict=False):
+    samples = table.samples[: len(profile.random_features)]
+    means = np.split(profile.joint_means[pairs:], max(1, len(samples)))
+    for sample, reference in zip(samples, means, strict=False):
         noise = 1 / max(sample.n, 1) + 1 / profile.n_rows
         square = 2 * np.mean((sample.sums.sum(axis=0) / max(sample.n, 1) - reference) ** 2) * (sample.n > 0)
         squares.append(np.asarray(square))
@@ -109,7 +116,7 @@ def rows_behind(profile: Profile, contrast: Contrast, table: Table) -> np.ndarra
     rows[:, special] = np.stack(contrast.rows)[:, family.feature[special]]
     rows[:, ~special & single] = observed[:, family.feature[~special & single]]
     rows[:, family.of("correlation")] = [[profile.n_rows], [table.sums[0]]]
-    for sample, name in zip(table.samples, family.samples, strict=True):
+    for sample, name in zip(table.samples, family.samples, strict=False):
         rows[:, family.sample_term(name)] = profile.n_rows, sample.n
     return rows
 
@@ -125,12 +132,12 @@ def reasons_of(family: Family, rows: np.ndarray) -> list[str | None]:
     return reasons
 
 
-def quality(profile: Profile, contrast: Contrast) -> tuple[tuple[str, str, float, float], ...]:
+def quality(profile: Profile, contrast: Contrast, delayed: bool) -> tuple[tuple[str, str, float, float], ...]:
     """Shares of missing, invalid and unseen rows of each feature in the window and in the reference."""
     shares = [side / np.maximum(rows, 1)[:, None] for side, rows in zip(contrast.special, contrast.rows, strict=True)]
     return tuple(
         (feature.name, check, float(shares[1][j, cell]), float(shares[0][j, cell]))
         for j, feature in enumerate(profile.grid.features)
         for check, cell in CELLS.items()
-        if check != "unseen" or feature.kind == "categorical"
+        if feature.delayed == delayed and (feature.kind == "categorical" if check == "unseen" else not feature.delayed)
     )

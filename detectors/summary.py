@@ -1,7 +1,7 @@
 """Summaries that add: a window as counts over a grid that the reference fixed, sums, and sums over a bounded sample."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -74,30 +74,40 @@ def levels_of(keys: np.ndarray) -> np.ndarray:
     return np.asarray(np.minimum(32 - np.frexp(h.astype(np.float64))[1], LEVELS - 1))
 
 
+_WORDS = ("<i8", "<f8", "<f8")  # of counts, sums and outcome
+
+
 @dataclass(slots=True)
 class Table:
-    """Counts over the cells of a grid, sums, and samples; two tables of one grid merge by `+`, in any order."""
+    """Counts over the cells of a grid, sums, and samples; two tables of one grid merge by `+`, in any order.
+
+    `outcome`: sums of predictions against labels, of the profile's tally.
+    """
 
     counts: np.ndarray  # int64, (cells,)
     sums: np.ndarray  # float64, (sums,)
     samples: tuple[Sample, ...] = ()
+    outcome: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64, (outcome sums,)
 
     def __add__(self, other: "Table") -> "Table":
-        merged = Table(self.counts.copy(), self.sums.copy(), tuple(s.copy() for s in self.samples))
+        merged = Table(self.counts.copy(), self.sums.copy(), tuple(s.copy() for s in self.samples), self.outcome.copy())
         merged += other
         return merged
 
     def __iadd__(self, other: "Table") -> "Table":
         self.counts += other.counts
         self.sums += other.sums
+        self.outcome += other.outcome
         for sample, theirs in zip(self.samples, other.samples, strict=True):
             sample.merge(theirs)
         return self
 
     def to_bytes(self) -> bytes:
         """Lengths, then the arrays, all little-endian; of a sample only the levels that hold rows."""
-        head = [self.counts.size, self.sums.size, len(self.samples)]
-        parts: list[np.ndarray] = [self.counts.astype("<i8"), self.sums.astype("<f8")]
+        head = [self.counts.size, self.sums.size, self.outcome.size, len(self.samples)]
+        parts: list[np.ndarray] = [
+            a.astype(t) for a, t in zip((self.counts, self.sums, self.outcome), _WORDS, strict=True)
+        ]
         for s in self.samples:
             held = np.flatnonzero(s.counts)
             head += [s.bound, s.level, s.sums.shape[1], len(held)]
@@ -107,10 +117,10 @@ class Table:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Table":
         """The inverse of `to_bytes`."""
-        n_counts, n_sums, n_samples = (int(n) for n in np.frombuffer(data, "<i8", 3))
-        heads = np.frombuffer(data, "<i8", 4 * n_samples, 24).reshape(n_samples, 4)
-        words = np.frombuffer(data, "<i8", offset=24 + heads.nbytes)
-        counts, sums, rest = np.split(words, [n_counts, n_counts + n_sums])
+        *lengths, n_samples = np.frombuffer(data, "<i8", 4).tolist()
+        heads = np.frombuffer(data, "<i8", 4 * n_samples, 32).reshape(n_samples, 4)
+        words = np.frombuffer(data, "<i8", offset=32 + heads.nbytes)
+        counts, sums, outcome, rest = np.split(words, np.cumsum(lengths))
         samples = []
         for bound, level, width, n_held in heads.tolist():
             held, of_level, values, rest = np.split(rest, np.cumsum([n_held, n_held, n_held * width]))
@@ -119,7 +129,8 @@ class Table:
             sample.counts[held] = of_level
             sample.sums[held] = values.view("<f8").reshape(n_held, width)
             samples.append(sample)
-        return cls(counts.astype(np.int64), sums.view("<f8").astype(np.float64), tuple(samples))
+        sums, outcome = (part.view("<f8").astype(np.float64) for part in (sums, outcome))
+        return cls(counts.astype(np.int64), sums, tuple(samples), outcome)
 
 
 def total(tables: Sequence[Table]) -> Table:

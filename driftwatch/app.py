@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry
 
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
+from driftwatch.alarms import Persistence
+from driftwatch.app_labels import make_labels
 from driftwatch.app_learning import learning_version, make_learner
 from driftwatch.app_sources import make_feed, make_file_feed, open_intake
 from driftwatch.config import Config
@@ -27,12 +29,14 @@ from driftwatch.counters import Counters
 from driftwatch.dead_letters import DeadLetters
 from driftwatch.decision import Decision
 from driftwatch.errors import StoreUnavailable
+from driftwatch.late_labels import LateLabels
 from driftwatch.live_profiles import Judging, Live, LiveProfiles
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
+from driftwatch.notices import webhooks
 from driftwatch.outbox import Message
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
-from driftwatch.policy import Policy, webhooks
+from driftwatch.policy import Policy
 from driftwatch.profile_desk import ProfileDesk
 from driftwatch.protocols import Source
 from driftwatch.records import Schema, Stream
@@ -44,7 +48,7 @@ from driftwatch.sinks.webhook import WebhookTarget, cloud_event
 from driftwatch.sources.kafka import KafkaSource as KafkaEvents
 from driftwatch.store import Remembered, Store
 from driftwatch.time_window import TimeWindower
-from driftwatch.window import CountWindows, TimeWindows, Windower
+from driftwatch.window import NO_LEDGERS, CountWindows, Ledgers, TimeWindows, Windower
 
 GRACE_S = 10.0  # after SIGTERM what the outbox holds is tried for so long
 END_GRACE_S = 60.0  # and so long after the end of a file
@@ -53,22 +57,21 @@ SWITCH_S = 0.0005  # between threads: with the default of 5 ms the server answer
 log = logging.getLogger("driftwatch")
 
 
-def make_windower(config: Config, counters: Counters) -> Windower:
+def make_windower(config: Config, counters: Counters, labels: LateLabels | None = None) -> Windower:
     """The windower that the configuration asks for."""
+    ledgers: Ledgers = NO_LEDGERS if labels is None else labels.book
     stream, window = Stream(config.model.name, config.model.version), config.window
     if window.count is not None:
-        return CountWindower(CountWindows(window.count), stream, counters)
+        return CountWindower(CountWindows(window.count), stream, counters, ledgers)
     length, slide = window.length or 0.0, window.slide or window.length or 0.0
-    return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters)
+    return TimeWindower(TimeWindows(length, slide, window.lateness), stream, counters, ledgers)
 
 
 def make_policy(config: Config) -> Policy:
     """The policy that the configuration asks for."""
     alarms = config.alarms
     return Policy(
-        alarms.persistence.k,
-        alarms.persistence.n,
-        alarms.cooldown,
+        Persistence(alarms.persistence.k, alarms.persistence.n, alarms.cooldown),
         {str(name): floor for name, floor in alarms.effect.items()},
     )
 
@@ -76,7 +79,9 @@ def make_policy(config: Config) -> Policy:
 def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
     """A monitor over all profiles that a pane may be counted on."""
     rates = {p.hash: (p, profiles.rate_per_window(config, p)) for p in known}
-    return Monitor(rates, min_records=config.window.min_records)
+    schema = config.event_schema()
+    prediction = next((c.name for c in schema.columns if c.group == "prediction"), None)
+    return Monitor(rates, min_records=config.window.min_records, label=schema.label, prediction=prediction)
 
 
 def make_judging(
@@ -84,9 +89,10 @@ def make_judging(
 ) -> Judging:
     """What rows are counted and judged with. Raises ConfigError."""
     counters = Counters(schema, assigned, learning=learning_version(config))
-    monitor = make_monitor(config, references.known(store, assigned, remembered))
+    known = references.known(store, assigned, remembered)
+    labels = make_labels(config, schema, known, stored=True)
     learner = make_learner(config, store, schema, assigned)
-    return Judging(make_windower(config, counters), counters, monitor, learner)
+    return Judging(make_windower(config, counters, labels), counters, make_monitor(config, known), learner, labels)
 
 
 def make_targets(config: Config) -> dict[str, WebhookTarget]:
@@ -256,6 +262,7 @@ def run(config: Config, config_path: Path) -> None:
         stack.callback(outbox.close)
         delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
         judging = make_judging(config, store, schema, assigned, remembered)
+        profiles.warn_of_labels(config, {version: loaded.profile for version, loaded in found.items()}, log.warning)
         live = LiveProfiles(Live(config, config_path, store, judging, runtime.profile_lacks, metrics))
         stack.callback(live.close)
         live.prune()
@@ -267,6 +274,7 @@ def run(config: Config, config_path: Path) -> None:
             decoder=feed.decoder,
             windower=judging.windower,
             monitor=judging.monitor,
+            labels=judging.labels,
             policy=policy,
             store=store,
             sinks=make_sinks(config, metrics),
@@ -331,9 +339,9 @@ class Tally:
 
 
 def replay(
-    config: Config, config_path: Path, path: Path, sink: DecisionSink, progress: Callable[[int], object]
+    config: Config, config_path: Path, paths: Sequence[Path], sink: DecisionSink, progress: Callable[[int], object]
 ) -> Replayed:
-    """The same pipeline over a recorded stream, its store in memory; none of the configured sinks is started.
+    """The same pipeline over recorded streams, its store in memory; none of the configured sinks is started.
 
     `progress` is told how many more records were read. Raises DriftwatchError.
     """
@@ -342,13 +350,15 @@ def replay(
     schema = references.schema_with_hints(config, found)
     metrics = Metrics(CollectorRegistry(), model=config.model.name, version=config.model.version)
     assigned = {version: [(references.ALWAYS, loaded.profile)] for version, loaded in found.items()}
-    tally, feed = Tally(sink), make_file_feed(config, schema, path)
+    tally, feed = Tally(sink), make_file_feed(config, schema, paths)
+    labels = make_labels(config, schema, [loaded.profile for loaded in found.values()], stored=False)
     parts = Parts(
         model=config.model.name,
         source=feed.source,
         decoder=feed.decoder,
-        windower=make_windower(config, Counters(schema, assigned, learning=learning_version(config))),
+        windower=make_windower(config, Counters(schema, assigned, learning=learning_version(config)), labels),
         monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),
+        labels=labels,
         policy=make_policy(config),
         store=store,
         sinks=[tally],

@@ -1,7 +1,7 @@
 """The sources, made from a configuration; what only one of them needs is imported where it is asked for."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,9 @@ from driftwatch.records import Schema
 from driftwatch.sources import http
 from driftwatch.sources.kafka import KafkaSource as KafkaEvents
 from driftwatch.sources.kafka_client import Client, Connection
+from driftwatch.sources.merged import MergedSource
 from driftwatch.sources.spool import Spool
-from driftwatch.sources.tabular import open_file_source
+from driftwatch.sources.tabular import holds_labels_alone, only_labels, open_file_source
 from driftwatch.store import Remembered
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def make_feed(
 
     `lacks` is told what keeps the source from being read. Raises ConfigError.
     """
+    if config.labels is not None:
+        raise ConfigError(
+            "`labels` must be left out: labels from a source of their own are not yet read. Send them where the "
+            "predictions go: `source.topics.labels`, POST /v1/labels, or `source.path: {predictions: …, labels: …}`."
+        )
     form = config.events.decode
     if isinstance(config.source, HttpSource) and spool is not None:
         halves = Halves(config.source.match)
@@ -62,26 +68,42 @@ def make_feed(
     return make_file_feed(config, schema)
 
 
-def make_file_feed(config: Config, schema: Schema, path: Path | None = None) -> Feed:
-    """The configured file, or the one that is replayed instead of any source, and its decoder. Raises ConfigError."""
-    source, form = make_source(config, schema, path), config.events.decode
+def make_file_feed(config: Config, schema: Schema, paths: Sequence[Path] = ()) -> Feed:
+    """The configured file, or those that are replayed instead of any source, and a decoder. Raises ConfigError."""
+    source, form = make_replay(schema, paths) if paths else make_source(config, schema), config.events.decode
     if form == "json":
         return Feed(source, JsonDecoder(schema))
     halves = Halves(config.source.match if isinstance(config.source, KafkaSource | HttpSource) else MATCH_S)
     return Feed(source, BodyDecoder(schema, halves, form), halves)
 
 
-def make_source(config: Config, schema: Schema, path: Path | None = None) -> Source:
-    """The configured source, or the file that is replayed instead of it. Raises ConfigError."""
-    if path is not None:
-        return open_file_source("-" if str(path) == "-" else path, schema)
+def make_replay(schema: Schema, paths: Sequence[Path]) -> Source:
+    """The files that are replayed, merged by event time; those of labels alone are told apart. Raises ConfigError."""
+    if len(paths) == 1:
+        return open_file_source("-" if str(paths[0]) == "-" else paths[0], schema)
+    if Path("-") in paths:
+        raise ConfigError("`FILE` must be a file where there are several; got `-`. Write standard input to a file.")
+    labels = {i for i, path in enumerate(paths) if holds_labels_alone(path, schema)}
+    opened = [open_file_source(path, only_labels(schema) if i in labels else schema) for i, path in enumerate(paths)]
+    return MergedSource(opened, schema, labels=labels)
+
+
+def make_source(config: Config, schema: Schema) -> Source:
+    """The configured source. Raises ConfigError."""
     source = config.source
     if source is None:
         raise ConfigError("`source` must say where events come from; got none. Add it to the configuration.")
     if not isinstance(source, FileSource):
         raise ConfigError(f"`source.kind` must be file; got {source.kind!r}. Replay a file, or run the sidecar.")
-    place = source.path.predictions
-    return open_file_source("-" if str(place) == "-" else Path(place), schema, follow=source.follow)
+    place, labels = source.path.predictions, source.path.labels
+    predictions = open_file_source("-" if str(place) == "-" else Path(place), schema, follow=source.follow)
+    if labels is None:
+        return predictions
+    if source.follow:
+        raise ConfigError("`source.follow` must be false beside a file of labels; two growing files are not yet read.")
+    if schema.label is None:
+        raise ConfigError("`source.path.labels` must stand beside `events.label`, which says what a label is. Add it.")
+    return MergedSource([predictions, open_file_source(labels, only_labels(schema))], schema, labels={1})
 
 
 def open_intake(
@@ -94,7 +116,7 @@ def open_intake(
     known = remembered.shards.get(http.SHARD)
     position = 0 if known is None or known.position is None else known.position
     tokens = None if source.tokens_file is None else Tokens(source.tokens_file, source.tokens)
-    terms = Terms(source.max_body, tokens, source.full, source.durable)
+    terms = Terms(source.max_body, tokens, source.full, source.durable, labels=config.events.label is not None)
     spool = Spool(config.state.path.parent / "spool", position=position, max_bytes=source.spool.max_bytes)
     metrics.add_http(lambda: spool.n_bytes, spool.max_bytes)
     try:
@@ -118,13 +140,13 @@ def make_kafka_source(
 ) -> KafkaEvents:
     """The configured topics; `member` is our name in the group. Raises ConfigError."""
     topics = source.topics
-    if topics.labels:
-        raise ConfigError("`source.topics.labels` must be left out; labels from Kafka are not yet there.")
+    if topics.labels and config.events.label is None:
+        raise ConfigError("`source.topics.labels` must stand beside `events.label`, which says what one is. Add it.")
     connection = Connection(
         brokers=source.brokers,
         group=source.group or f"driftwatch-{config.model.name}",
         member=member,
-        topics=tuple(dict.fromkeys(topics.predictions + topics.features)),
+        topics=tuple(dict.fromkeys(topics.predictions + topics.features + topics.labels)),
         settings=source.client_settings(config_path.parent),
     )
 
@@ -142,4 +164,4 @@ def make_kafka_source(
             ) from error
         return ConfluentClient(connection)
 
-    return KafkaEvents(connect, lacks)
+    return KafkaEvents(connect, lacks, labels={*topics.labels} - {*topics.predictions, *topics.features})

@@ -7,27 +7,27 @@ import msgspec
 
 from detectors.summary import Table
 from driftwatch import store
+from driftwatch.alarms import PolicyState
 from driftwatch.dedupe import Chunk, Seen
 from driftwatch.errors import StateError
-from driftwatch.policy import PolicyState
 from driftwatch.protocols import CommitMark
 from driftwatch.records import Shard, Stream
-from driftwatch.window import Changes, Pane, PaneKey, Parts, ShardState
+from driftwatch.window import Pane, PaneKey, Parts, ShardState
 
 T = TypeVar("T")
 
 
-def stored_shards(changes: Changes) -> dict[str, store.ShardRow]:
+def stored_shards(shards: Mapping[Shard, ShardState]) -> dict[str, store.ShardRow]:
     """Shards as rows."""
-    return {
-        shard: store.ShardRow(state.position, msgspec.msgpack.encode(state)) for shard, state in changes.shards.items()
-    }
+    return {shard: store.ShardRow(state.position, msgspec.msgpack.encode(state)) for shard, state in shards.items()}
 
 
 def stored_panes(panes: Iterable[Pane]) -> dict[store.PaneKey, store.PaneRow]:
     """Panes as rows."""
     return {
-        stored_key(p.key): store.PaneRow(p.start_s, p.end_s, p.first_position, p.n_records, p.table.to_bytes())
+        stored_key(p.key): store.PaneRow(
+            p.start_s, p.end_s, p.first_position, p.n_records, p.table.to_bytes(), p.ledger
+        )
         for p in panes
     }
 
@@ -52,6 +52,7 @@ def restored_panes(remembered: store.Remembered, model: str) -> list[Pane]:
             row.first_position,
             row.n_records,
             Table.from_bytes(row.body),
+            row.ledger,
         )
         for key, row in remembered.panes.items()
     ]

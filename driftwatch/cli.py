@@ -85,7 +85,13 @@ def parser() -> argparse.ArgumentParser:
     made = command("run", run, "the sidecar: read the source, judge, notify, until it ends or SIGTERM")
     takes_config(made)
     made = command("replay", replay, "the same pipeline over a recorded stream; touches no state, sends nothing")
-    made.add_argument("file", type=Path, metavar="FILE", help="JSONL, CSV or Parquet, or - for standard input")
+    made.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="JSONL, CSV or Parquet; several are merged by event time",
+    )
     takes_config(made)
     made.add_argument("--json", action="store_true", help="one JSON decision a line")
     made.add_argument("--fail-on-drift", action="store_true", help="exit 1 where an alarm opened")
@@ -202,7 +208,7 @@ def replay(options: argparse.Namespace) -> int:
     sink = LogSink(sys.stdout.buffer) if options.json else Listing(sys.stdout)
     try:
         with progress.record_bar("replay") as told:
-            outcome = app.replay(settings, options.config, options.file, sink, told)
+            outcome = app.replay(settings, options.config, options.files, sink, told)
     except SinkError as error:
         if error.recoverable:
             raise

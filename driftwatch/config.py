@@ -25,11 +25,20 @@ from driftwatch.config_types import (
     WrittenPersistence,
     dotted,
 )
+from driftwatch.decode.cells import category
 from driftwatch.errors import ConfigError
-from driftwatch.records import Column, Kind, Schema
+from driftwatch.records import Column, Kind, LabelColumn, Schema
 from driftwatch.units import Budget, Persistence, format_duration
 
 __all__ = ["Config", "json_schema", "load"]
+
+JUDGED_TOGETHER = {
+    ("numeric", "numeric"),
+    ("probability", "binary"),
+    ("binary", "binary"),
+    ("categorical", "categorical"),
+}
+"""Kinds of prediction and label that a loss is defined for."""
 
 MOST_PANES = 1000  # in one window: every open pane is held in memory for each shard
 
@@ -201,7 +210,7 @@ class Config(Section):
     model: Model
     source: Source | None = Field(default=None, description="Where events come from; `driftwatch run` needs it.")
     labels: Source | None = Field(
-        default=None, description="Where labels come from, as `source`. Default: the same source."
+        default=None, description="Where labels come from, as `source`. Not yet there: they come where predictions do."
     )
     events: Events
     reference: Reference | None = Field(
@@ -234,14 +243,15 @@ class Config(Section):
                     text = f"must differ from the source's port and every other sink's; got {sink.port}."
                     wrong.append((("sinks", index, "port"), text))
                 ports.append(sink.port)
-        places = {column.path: column.name for column in reversed(self.event_schema().columns)}
-        for column in self.event_schema().columns:
+        schema = self.event_schema()
+        columns: list[Column | LabelColumn] = [*schema.columns, *([] if schema.label is None else [schema.label])]
+        places = {column.path: column.name for column in reversed(columns)}
+        for column in columns:
             above = [column.path[:depth] for depth in range(1, len(column.path)) if column.path[:depth] in places]
             if above or places[column.path] != column.name:
                 other = places[above[0] if above else column.path]
-                place = (
-                    ("events", "prediction") if column.group == "prediction" else ("events", "features", column.name)
-                )
+                of: str = "label" if isinstance(column, LabelColumn) else column.group
+                place: config_yaml.Place = ("events", "features", column.name) if of == "features" else ("events", of)
                 text = (
                     f"must lie at a path of its own; got {'.'.join(column.path)}, where {other!r} lies. Give a `path`."
                 )
@@ -280,6 +290,20 @@ class Config(Section):
             id_path=self.events.id,
             time_path=self.events.time,
             time_unit=self.events.time_unit,
+            label=self._label_column(),
+        )
+
+    def _label_column(self) -> LabelColumn | None:
+        label, prediction = self.events.label, self.events.prediction
+        if label is None:
+            return None
+        return LabelColumn(
+            name=label.name,
+            kind="numeric" if label.kind == "numeric" else "categorical",
+            path=label.path,
+            prediction=None if prediction is None else prediction.name,
+            judged_as=prediction.kind if prediction and (prediction.kind, label.kind) in JUDGED_TOGETHER else None,
+            positive=str(category(self.performance.positive)),
         )
 
 

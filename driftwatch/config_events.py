@@ -104,6 +104,11 @@ class Events(Section):
         if self.prediction and self.label and self.prediction.name == self.label.name:
             text = f"must differ from the prediction's name; got {self.label.name!r}. Choose another name."
             raise Contradiction((("label", "name"), text))
+        if self.label and "loss" in {*self.features, self.label.name, self.prediction and self.prediction.name}:
+            text = (
+                "must leave the name 'loss' to the loss of each row, which is judged beside the label. Choose another."
+            )
+            raise Contradiction(((), text))
         for name in {"", "*"} & self.features.keys():
             text = f"must have another name; got {name!r}. In decisions `*` stands for all features together."
             raise Contradiction((("features", name), text))

@@ -8,9 +8,11 @@ import numpy as np
 from detectors.family import JOINT
 from detectors.grid import INVALID, MISSING, SPECIAL
 from detectors.lookup import CellLookup
+from detectors.performance.direct_loss import DirectLoss
 from detectors.profile import Profile
-from detectors.summary import Sample, Table
+from detectors.summary import Table
 from driftwatch.dedupe import take
+from driftwatch.outcomes import OutcomeCounter, Predictions, empty_table
 from driftwatch.records import NO_PROFILE, Category, Mark, Records, Schema
 
 ABSENT = 2  # the mark of a value that its event says nothing of
@@ -42,6 +44,10 @@ class ProfileCounter:
         self._all_joint = len(self._joint) == len(self._lookup.features)
         self._first, self._second = scores.pairs
         self._sampled = {name: k for k, name in enumerate(profile.random_features)}
+        self._predictions = Predictions(schema)
+        self.outcomes = None if schema.label is None else OutcomeCounter(profile, schema)
+        known = None if profile.outcome is None else profile.outcome.performance
+        self._expectation: DirectLoss | None = None if known is None else known.expectation
 
     def _cells(self, j: int) -> dict[Category, int]:
         """The flat cell of everything that a column of categories may hold, but for other categories."""
@@ -53,9 +59,7 @@ class ProfileCounter:
 
     def empty(self) -> Table:
         """A table of no row."""
-        profile = self._profile
-        samples = tuple(Sample.empty(profile.mmd_rows, f.phases.size) for f in profile.random_features.values())
-        return Table(np.zeros(profile.grid.n_cells, np.int64), np.zeros(1 + profile.n_pairs), samples)
+        return empty_table(self._profile, 0 if self.outcomes is None else self.outcomes.size)
 
     def count(self, table: Table, records: Records, rows: slice | np.ndarray) -> None:
         """Adds these rows to a table of this profile."""
@@ -73,19 +77,40 @@ class ProfileCounter:
         z = self._profile.normal_scores(codes if self._all_joint else codes[:, self._joint])
         table.sums[0] += len(here)
         table.sums[1:] += (z.T @ z)[self._first, self._second]
-        if self._sampled:
+        if self._sampled or self._expectation is not None:
             keys = np.fromiter(map(crc32, map(str.encode, records.ids)), np.uint32, len(records))
             if JOINT in self._sampled:
                 self._sample(table, JOINT, keys[here], z[here])
             for i, name in self._embedded:
                 present = np.flatnonzero(records.embedding_states[i] == EMBEDDING_PRESENT)
                 self._sample(table, name, keys[present], records.embeddings[i][present])
+            if (expectation := self._expectation) is not None:
+                table.samples[-1].add(keys, lambda kept: expectation.rows(self._flat(records, codes, kept)))
         for i, j in self._embeddings:
             self._count_embedding(table.counts, j, records.embedding_states[i])
+        if records.labels is not None and self.outcomes is not None:
+            labelled = ~np.isnan(records.labels)
+            self.outcomes.count(table, self._predictions(records)[labelled], records.labels[labelled])
 
     def _sample(self, table: Table, name: str, keys: np.ndarray, rows: np.ndarray) -> None:
         features = self._profile.random_features[name]
         table.samples[self._sampled[name]].add(keys, lambda kept: features(rows[kept]))
+
+    def _flat(self, records: Records, codes: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """The flat cells of all features in some rows, (kept, features); what an event says nothing of is missing."""
+        grid = self._profile.grid
+        missing = SPECIAL * np.arange(len(grid.features)) + MISSING
+        flat = np.tile(missing, (len(kept), 1))
+        flat[:, self._lookup.features] = codes[kept]
+        rows = kept.tolist()
+        for i, j, cells in self._categories:
+            values = [records.categories[i][row] for row in rows]
+            others = {v: grid.other_cell(j, str(v)) for v in set(values) - cells.keys()}
+            flat[:, j] = [others[v] if v in others else cells[v] for v in values]
+        for i, j in self._embeddings:
+            present = records.embedding_states[i][kept] == EMBEDDING_PRESENT
+            flat[present, j] = grid.slice(j).start
+        return np.where(flat == grid.n_cells, missing, flat)
 
     def _numeric_of(self, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The numeric columns that the profile knows, with their marks."""

@@ -8,18 +8,21 @@ import numpy as np
 
 from driftwatch.records import Records, Shard, Stream, Window
 from driftwatch.window import (
+    NO_LEDGERS,
     NO_ROWS,
     Added,
     Changes,
     Counter,
     CounterFor,
     CountWindows,
+    Ledgers,
     Pane,
     PaneKey,
     Parts,
     ShardCondition,
     ShardState,
     by_stream,
+    ledgers_of,
     total,
 )
 
@@ -53,10 +56,13 @@ class CountWindower:
     with several shards the cuts follow the order of arrival. `empty` stays 0, `paused` stays empty.
     """
 
-    def __init__(self, settings: CountWindows, stream: Stream, counter_for: CounterFor) -> None:
+    def __init__(
+        self, settings: CountWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers = NO_LEDGERS
+    ) -> None:
         self._count = settings.count
         self._stream = stream
         self._counter_for = counter_for
+        self._ledgers = ledgers
         self._held: dict[Shard, _Held] = {}
         self._away: dict[Shard, ShardState] = {}
         self._open: dict[Stream, _Open] = {}
@@ -141,7 +147,9 @@ class CountWindower:
             position = int(records.positions[rows[0]])
             pane = Pane(key, earliest_s, latest_s, position, 0, opened.counter.empty())
             opened.panes[records.shard] = pane
+            pane.ledger = self._ledgers.open(earliest_s, key.profile)
         opened.counter.count(pane.table, records, slice(None) if len(rows) == len(records) else rows)
+        self._ledgers.enter(pane.ledger, records, slice(None) if len(rows) == len(records) else rows)
         self._latest_s = max(self._latest_s, latest_s)
         pane.n_records += len(rows)
         pane.start_s, pane.end_s = min(pane.start_s, earliest_s), max(pane.end_s, latest_s)
@@ -160,6 +168,7 @@ class CountWindower:
                 table=total(panes),
                 profile=panes[0].key.profile,
                 partial=partial,
+                ledgers=ledgers_of(panes),
             )
         )
         for pane in panes:
@@ -178,6 +187,7 @@ class CountWindower:
     def _drop(self, pane: Pane) -> None:
         self._dirty_panes.pop(pane.key, None)
         self._dropped[pane.key] = None
+        self._ledgers.release(pane.ledger)
 
     def changes(self) -> Changes:
         shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}

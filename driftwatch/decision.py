@@ -15,6 +15,7 @@ from detectors.score import Verdict
 from driftwatch.errors import DecodeError
 
 Transition = Literal["opened", "continuing", "resolved", "updated"]
+AlarmClass = Literal["drift", "data_quality", "performance"]
 
 SMALLEST_P = 1e-300  # below it lies what doubles cannot order, and no log of it would be comparable
 
@@ -76,6 +77,26 @@ class QualityLine(msgspec.Struct, frozen=True):
         _keep_finite(self, "value", "reference")
 
 
+class PerformanceLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A metric of the window's predictions, by what it is known (`labels`, `estimate`), with its 95 % interval.
+
+    Only what labels say is judged. `estimate` stands beside it: what had been estimated of the same window.
+    """
+
+    metric: str
+    source: str
+    value: float | None
+    low: float | None
+    high: float | None
+    reference: float | None
+    n: int
+    verdict: Verdict
+    estimate: float | None = None
+
+    def __post_init__(self) -> None:
+        _keep_finite(self, "value", "low", "high", "reference", "estimate")
+
+
 class AlarmFeature(msgspec.Struct, frozen=True):
     """A feature's part in an alarm, by the detector that spoke loudest on it.
 
@@ -99,8 +120,9 @@ class AlarmFeature(msgspec.Struct, frozen=True):
 class AlarmLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """An alarm that is open, or was until this window.
 
-    `version` and `reason` stand only where an alarm of another version than the window's is resolved because that
-    version has no rows any more (`superseded`).
+    `kind`, `evidence` and `suggestion` are those of the window in which it opened, or of the second judgement that last
+    changed them, which happened `updates` times. `version` and `reason` stand only where an alarm of another version
+    than the window's is resolved because that version has no rows any more (`superseded`).
     """
 
     id: str
@@ -109,6 +131,10 @@ class AlarmLine(msgspec.Struct, frozen=True, omit_defaults=True):
     pattern: str | None
     started_at: str
     features: tuple[AlarmFeature, ...]
+    of_class: AlarmClass = msgspec.field(name="class")
+    evidence: tuple[str, ...]
+    suggestion: str
+    updates: int = 0
     version: str | None = None
     reason: str | None = None
 
@@ -139,6 +165,7 @@ class Decision(msgspec.Struct, frozen=True):
     threshold: float | None
     caution: tuple[str, ...]
     reason: str | None = None
+    performance: tuple[PerformanceLine, ...] = ()
 
     def __post_init__(self) -> None:
         _keep_finite(self, "threshold")

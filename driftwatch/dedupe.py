@@ -117,4 +117,5 @@ def take(records: Records, rows: slice | np.ndarray) -> Records:
         embeddings=tuple(matrix[rows] for matrix in records.embeddings),
         embedding_states=tuple(state[rows] for state in records.embedding_states),
         versions=None if records.versions is None else [records.versions[i] for i in index],
+        labels=None if records.labels is None else records.labels[rows],
     )

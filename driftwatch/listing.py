@@ -9,7 +9,7 @@ MOST_NAMES = 4
 
 
 class Listing:
-    """Writes one line a decision, and one more for each alarm that opened or was resolved in it."""
+    """Writes one line a decision, and one more for each alarm that changed in it, with the evidence for its kind."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -25,6 +25,9 @@ class Listing:
             if alarm.transition != "continuing":
                 names = ", ".join(f"{f.feature} ({f.detector})" for f in alarm.features[:MOST_NAMES])
                 print(f"{'':<20}  alarm {alarm.id} {alarm.transition}: {names}", file=self._stream)
+            if alarm.transition in ("opened", "updated"):
+                for said in alarm.evidence:
+                    print(f"{'':<22}  {alarm.kind}: {said}", file=self._stream)
 
 
 def row(decision: Decision) -> str:
@@ -36,5 +39,6 @@ def row(decision: Decision) -> str:
         what = "caution: " + ", ".join(decision.caution[:MOST_NAMES])
     window = decision.window
     part = f" part {decision.part}" if decision.part > 1 else ""
+    part += " (by labels)" if decision.revision else ""
     end = window.end.removesuffix("Z").replace("T", " ")[:19]
     return f"{end:<20}  {window.n_records:>8}  {decision.verdict:<12}  {p:>8}  {what}{part}".rstrip()

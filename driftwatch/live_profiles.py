@@ -16,6 +16,7 @@ from driftwatch import profiles
 from driftwatch.config import Config
 from driftwatch.counters import Counters
 from driftwatch.errors import ConfigError, DriftwatchError, StoreUnavailable
+from driftwatch.late_labels import LateLabels
 from driftwatch.learning import Learner
 from driftwatch.metrics import Metrics
 from driftwatch.monitor import Monitor
@@ -40,6 +41,7 @@ class Judging:
     counters: Counters
     monitor: Monitor
     learner: Learner | None
+    labels: LateLabels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,8 @@ class LiveProfiles:
         else:
             store.assign(assignment, loaded.data)
         self._l.judging.monitor.know(profile, rate)
+        if self._l.judging.labels is not None:
+            self._l.judging.labels.know(profile)
         self._l.judging.counters.assign(version, since_s, profile)
         learner = self._l.judging.learner
         if learner is not None and not learner.is_stopped and learner.schema.version == version:

@@ -35,6 +35,7 @@ DISCARDS = {
         *("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label"),
         *("unknown_type", "error_response", "unused", "duplicate_half", "unmatched", "empty", OTHER),
     ),
+    "labels": (*("late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled", "no_label", OTHER),),
     "dedupe": ("duplicate", OTHER),
     "window": ("late", "ahead", "already_judged", OTHER),
     OTHER: (OTHER,),
@@ -61,7 +62,8 @@ _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 class WindowGauges:
     """What the gauges say of one version: its last judged window, whole. Replaced by the next, so nothing goes stale.
 
-    Keys are label values: (feature, detector), (feature, check), (kind, pattern) or (feature,).
+    Keys are label values: (feature, detector), (feature, check), (kind, pattern), (metric, source), (metric,) or
+    (feature,).
     """
 
     score: Mapping[tuple[str, ...], float] = field(default_factory=dict)
@@ -71,6 +73,8 @@ class WindowGauges:
     drift_active: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     feature_drift_active: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     caution: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    performance: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    estimate_error: Mapping[tuple[str, ...], float] = field(default_factory=dict)
 
 
 _WINDOW_GAUGES = (  # name, what it means, field of WindowGauges, its labels
@@ -80,6 +84,8 @@ _WINDOW_GAUGES = (  # name, what it means, field of WindowGauges, its labels
     ("driftwatch_quality", "Share of broken values in the window.", "quality", ("feature", "check")),
     ("driftwatch_drift_active", "1 while an alarm is open.", "drift_active", ("kind", "pattern")),
     ("driftwatch_feature_drift_active", "1 while an alarm names the feature.", "feature_drift_active", ("feature",)),
+    ("driftwatch_performance", "Performance, by what it is known.", "performance", ("metric", "source")),
+    ("driftwatch_performance_estimate_error", "Estimate less what came.", "estimate_error", ("metric",)),
     ("driftwatch_caution", "1 where a feature is suspect without an alarm of its own.", "caution", ("feature",)),
 )
 
@@ -241,12 +247,16 @@ class Metrics:
         self._window_duration_seconds.observe(seconds, exemplar)
 
     def judged(
-        self, version: str, verdict: WindowVerdict, opened: Iterable[tuple[str, str]], gauges: WindowGauges
+        self, version: str, verdict: WindowVerdict | None, opened: Iterable[tuple[str, str]], gauges: WindowGauges
     ) -> None:
-        """Count a judged window of `version` and the alarms it opened, as (kind, pattern), and show its gauges."""
+        """Count a judged window of `version` and the alarms it opened, as (kind, pattern), and show its gauges.
+
+        A second judgement has no `verdict` to be counted: its window was.
+        """
         if self.shown(version) is None:
             self._start_counters(version)
-        self._windows.labels(self.model, version, verdict).inc()
+        if verdict is not None:
+            self._windows.labels(self.model, version, verdict).inc()
         for alarm in opened:
             self._alarms.labels(self.model, version, *alarm).inc()
         self.show(version, gauges)

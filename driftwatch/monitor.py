@@ -1,51 +1,133 @@
-"""Judges a window against its profile: scores, and the threshold that the alarm budget comes to."""
+"""Judges a window against its profile: scores, the threshold of the alarm budget, and what kind of drift it shows."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 
+import numpy as np
+
+from detectors.performance.kind import Kind, Learnt, kind_of
+from detectors.performance.metric import Metric
+from detectors.performance.outcome import Outcome
 from detectors.profile import Profile
 from detectors.scoring import score
-from driftwatch.records import LEARNING, Judgement, Window
+from driftwatch.outcomes import outcome_for
+from driftwatch.records import LEARNING, Judgement, LabelColumn, Window
 
 CAUTION = 10  # times the budget's rate is what a cautious look is worth
+
+Compared = tuple[tuple[Metric, float | None], ...]
 
 
 class Monitor:
     """Judges windows on the profiles that their tables are counted on.
 
     `profiles`: by content hash, each with the rate of alarms a window that its budget allows. A window that holds a
-    share of the source's shards is judged by that share of the rate.
+    share of the source's shards is judged by that share of the rate. `label`: what is judged the second time.
+    `prediction`: the column of what the model says.
     """
 
-    def __init__(self, profiles: Mapping[str, tuple[Profile, float]], *, min_records: int) -> None:
-        self._profiles, self._min_records = dict(profiles), min_records
+    def __init__(
+        self,
+        profiles: Mapping[str, tuple[Profile, float]],
+        *,
+        min_records: int,
+        label: LabelColumn | None = None,
+        prediction: str | None = None,
+    ) -> None:
+        self._min_records, self._label, self._prediction = min_records, label, prediction
+        self._profiles: dict[str, tuple[Profile, float]] = {}
+        self._learnt: dict[str, Learnt] = {}
+        for profile, rate in profiles.values():
+            self.know(profile, rate)
 
     def know(self, profile: Profile, rate: float) -> None:
         """Judges what is counted on one more profile."""
         self._profiles[profile.hash] = profile, rate
+        self._learnt[profile.hash] = profile.learnt(self._prediction)
 
     def forget(self, content_hash: str) -> None:
         """Judges nothing more that is counted on a profile."""
         self._profiles.pop(content_hash, None)
+        self._learnt.pop(content_hash, None)
 
     def judge(self, window: Window) -> Judgement:
         """The judgement; undetermined without a profile or with too few records."""
         found = self._profiles.get(window.profile)
-        reason = None if found is not None else "learning" if window.profile == LEARNING else "no_profile"
-        if found is None or window.n_records < self._min_records:
-            return Judgement((), (), None, None, None, reason or "too_few_records")
+        if found is None:
+            return undetermined("learning" if window.profile == LEARNING else "no_profile")
         profile, rate = found
         if window.share is not None:
             rate *= len(window.share[0]) / window.share[1]
-        scored = score(profile, window.table)
-        if max(scored.terms) == -inf:
+        estimates = self._estimates(profile, window)
+        if window.revision:
+            return self._judge_labels(profile, rate, window, estimates)
+        if window.n_records < self._min_records:
+            return undetermined("too_few_records")
+        return replace(self._judge_terms(profile, rate, window), estimates=estimates)
+
+    def _judge_labels(self, profile: Profile, rate: float, window: Window, estimates: Compared) -> Judgement:
+        """The second judgement: label and loss, against the threshold that holds for all of the window's terms."""
+        performance: Compared = ()
+        outcome = outcome_for(profile, self._label)
+        if outcome is not None:
+            performance = beside(outcome, outcome.metrics(window.table.outcome))
+        if not window.n_labels or window.n_labels < self._min_records:
+            judged = undetermined("too_few_labels" if window.n_labels else "stale_labels")
+        elif not profile.grid.delayed.any():
+            judged = undetermined("no_reference_labels")
+        else:
+            judged = self._judge_terms(profile, rate, window)
+        return replace(judged, performance=performance, estimates=estimates)
+
+    def _judge_terms(self, profile: Profile, rate: float, window: Window) -> Judgement:
+        """The scores, and what they come to."""
+        scored = score(profile, window.table, delayed=bool(window.revision))
+        loudest = max(scored.terms)
+        if loudest == -inf:
             return Judgement(scored.scores, scored.terms, None, None, None, "too_few_observed", scored.quality)
-        curves = profile.calibration
+        curves, n = profile.calibration, window.n_records if window.revision else scored.n
+        threshold = curves.threshold(rate, n)
         return Judgement(
             scores=scored.scores,
             terms=scored.terms,
-            p_value=curves.p_value(max(scored.terms), scored.n),
-            threshold=curves.threshold(rate, scored.n),
-            caution_threshold=curves.threshold(CAUTION * rate, scored.n),
+            p_value=curves.p_value(loudest, scored.n),
+            threshold=threshold,
+            caution_threshold=curves.threshold(CAUTION * rate, n),
             quality=scored.quality,
+            kind=self._kind(profile, window) if loudest > threshold else None,
         )
+
+    def _kind(self, profile: Profile, window: Window) -> Kind:
+        """What the window's drift is; with labels where it is judged on them."""
+        learnt, table, labelled = self._learnt[window.profile], window.table, None
+        if window.revision:
+            known = None if profile.outcome is None else profile.outcome.performance
+            if known is None:  # then only the label's own distribution is judged
+                label = profile.grid.names[int(np.flatnonzero(profile.grid.delayed)[0])]
+                return Kind("prior", (f"the distribution of `{label}` moved",), "recalibrate")
+            labelled = known.labelled(table.outcome, table.samples[-1].sums.sum(axis=0))
+        return kind_of(learnt, table.counts.astype(np.float64), labelled)
+
+    def _estimates(self, profile: Profile, window: Window) -> Compared:
+        """The metrics as they are estimated without labels, where the reference's labels allow it."""
+        outcome, at = profile.outcome, self._learnt[window.profile].prediction
+        if outcome is None or outcome.performance is None or at is None or window.n_records < self._min_records:
+            return ()
+        table = window.table
+        expected = table.samples[-1].sums.sum(axis=0)
+        cells = table.counts[profile.grid.slice(at)].astype(np.float64)
+        if not cells.any():
+            return ()
+        return beside(outcome, outcome.performance.estimates(cells, expected))
+
+
+def undetermined(reason: str) -> Judgement:
+    """A judgement that decides nothing."""
+    return Judgement((), (), None, None, None, reason)
+
+
+def beside(outcome: Outcome, metrics: tuple[Metric, ...]) -> Compared:
+    """Metrics, each with what it is in the reference."""
+    before = outcome.reference
+    return tuple((m, before[m.metric].value if m.metric in before else None) for m in metrics)

@@ -17,7 +17,9 @@ import numpy as np
 from driftwatch import checkpoint
 from driftwatch.decision import Decision, encode, rfc3339
 from driftwatch.dedupe import Seen, take
+from driftwatch.errors import SourceError
 from driftwatch.halves import Halves
+from driftwatch.late_labels import LateLabels
 from driftwatch.learning import Learner
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
@@ -26,7 +28,7 @@ from driftwatch.policy import Policy
 from driftwatch.protocols import Assigned, AtEnd, Decoder, Event, Held, Revoked, Source
 from driftwatch.records import Decoded, Frames, Poison, Records, Shard, Window
 from driftwatch.store import Remembered, Store, StoredDecision, Transaction
-from driftwatch.window import Windower
+from driftwatch.window import NO_ROWS, Added, Windower
 
 CHECKPOINT_S, CHECKPOINT_ROWS = 2.0, 100_000
 
@@ -55,7 +57,7 @@ class Parts:
     `messages`: the webhooks of a decision. `safely`: runs what may fail for a reason that passes (a full disk) again
     until it does not; False = we were told to stop before it went through. `committed`: told after each transaction;
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
-    `halves`: what the decoder keeps for later, None where it keeps nothing.
+    `halves`: what the decoder keeps for later, None where it keeps nothing. `labels`: None where none are read.
     `learner`: keeps rows that a profile is learned from, None where there is one.
     `warn`: takes a line for the log.
     """
@@ -76,6 +78,7 @@ class Parts:
     turned: Callable[[int], object]
     dedupe: int
     halves: Halves | None = None
+    labels: LateLabels | None = None
     learner: Learner | None = None
     warn: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.monotonic
@@ -94,6 +97,8 @@ class Pipeline:
         parts.windower.restore(self._shards, panes, checkpoint.restored_parts(remembered, parts.model))
         if parts.halves is not None:
             parts.halves.restore(remembered.halves)
+        if parts.labels is not None:
+            parts.labels.restore(self._shards, remembered.labels)
         self._seen: dict[Shard, Seen] = {}
         self._anew: set[Shard] = set()  # shards whose stored ids do not count any more
         self._rows, self._saved_s = 0, parts.clock()
@@ -109,19 +114,25 @@ class Pipeline:
                 return
             self._p.turned(len(event.messages) if isinstance(event, Frames) else 0)
             # The shards of one share are assigned one by one: none is judged before all are there.
-            windows = [] if isinstance(event, Assigned) else self._p.windower.closed()
+            windows = [] if isinstance(event, Assigned) else self._judgeable(self._p.windower.closed())
             if self._p.halves is not None:
                 self._p.halves.reached_s = self._p.windower.reached_s if len(self._seen) > 1 else inf
             due = self._rows >= CHECKPOINT_ROWS or self._p.clock() - self._saved_s >= CHECKPOINT_S
             if (windows or due) and not self._save(windows):
                 return
             self._p.source.pause(self._p.windower.paused)
-        self._save([] if self._stopped else self._p.windower.finish())
+        self._save([] if self._stopped else self._judgeable(self._p.windower.finish(), finish=True))
 
     def stop(self) -> None:
         """Ends the loop at its next turn; safe in a signal handler."""
         self._stopped = True
         self._p.source.close()
+
+    def _judgeable(self, windows: list[Window], *, finish: bool = False) -> list[Window]:
+        """These windows, and those whose labels are there; each says of which share of the shards it was counted."""
+        if self._share is not None:
+            windows = [replace(window, share=self._share) for window in windows]
+        return windows if self._p.labels is None else self._p.labels.after(windows, finish=finish)
 
     # What comes in --------------------------------------------------------------------------------------------------
 
@@ -134,9 +145,12 @@ class Pipeline:
             case Assigned():
                 self._assign(event, now_s)
             case AtEnd(shard, final):
-                windower.at_end(shard, final=final, now_s=now_s)
-                if self._p.learner is not None:
-                    self._p.learner.at_end(shard)
+                if self._p.labels is not None:
+                    self._p.labels.clock.at_end(shard, final=final, now_s=now_s)
+                if not self._holds_labels(shard):
+                    windower.at_end(shard, final=final, now_s=now_s)
+                    if self._p.learner is not None:
+                        self._p.learner.at_end(shard)
             case Revoked(shard):
                 self._let_go(shard)
             case Held(shards, of, gone):
@@ -146,11 +160,19 @@ class Pipeline:
                         self._let_go(shard)
             case _:
                 windower.tick(now_s)
+                if self._p.labels is not None:
+                    self._p.labels.clock.tick(now_s)
         return True
+
+    def _holds_labels(self, shard: Shard) -> bool:
+        return self._p.labels is not None and self._p.labels.holds(shard)
 
     def _assign(self, event: Assigned, now_s: float) -> None:
         """Goes on with a shard from what the store has, or counts it anew from what the source remembers."""
         windower, shard, committed = self._p.windower, event.shard, event.committed
+        if event.holds_labels:
+            self._assign_labels(event, now_s)
+            return
         known = windower.state(shard)
         position = None if known is None else known.position
         is_another = position is not None and (event.anew or (event.end is not None and position > event.end))
@@ -178,14 +200,40 @@ class Pipeline:
             windower.assign(shard, position, now_s=now_s)
         if self._p.learner is not None:
             self._p.learner.assign(shard, anew=is_another)
+        if self._p.labels is not None:
+            state = windower.state(shard)
+            self._p.labels.watch(shard, () if state is None else state.clock_s, now_s)
+        self._begin(event, position)
+
+    def _begin(self, event: Assigned, position: int) -> None:
         if lost := max(0, event.start - position):
-            self._p.warn(f"{shard}: {lost} records were gone before they were read; the topic's retention is too short")
+            self._p.warn(
+                f"{event.shard}: {lost} records were gone before they were read; the topic's retention is too short"
+            )
             self._p.metrics.lost("retention", lost)
-            windower.gap(shard)
-        self._p.source.begin(shard, position + lost)
+            if not event.holds_labels:
+                self._p.windower.gap(event.shard)
+        self._p.source.begin(event.shard, position + lost)
+
+    def _assign_labels(self, event: Assigned, now_s: float) -> None:
+        """Goes on with a shard of labels; one that another has read meanwhile from where that one has come to."""
+        labels, shard, committed = self._p.labels, event.shard, event.committed
+        if labels is None:
+            raise SourceError(f"`events.label` must say what a label is; got labels from {shard} without it. Add it.")
+        known = labels.shards.state(shard)
+        position = None if known is None or event.anew else known.position
+        if position is not None and event.end is not None and position > event.end:
+            self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
+            position, committed = None, None
+        if position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
+            position = event.start if committed is None else committed.position
+        labels.assign(event, position, now_s)
+        self._begin(event, position)
 
     def _let_go(self, shard: Shard) -> None:
         """What is not judged of a shard is another's to judge, and is counted anew should it come back."""
+        if self._p.labels is not None:
+            self._p.labels.drop(shard)
         self._p.windower.revoke(shard)
         if self._p.halves is not None:
             self._p.halves.release(shard)
@@ -196,12 +244,13 @@ class Pipeline:
 
     def _take_frames(self, frames: Frames, now_s: float) -> bool:
         decoded = self._p.decoder.decode(frames)
-        records = self._fresh(frames.shard, decoded)
-        added = self._p.windower.add(records, end=decoded.end, now_s=now_s)
+        records, added = self._add(frames.shard, decoded, now_s)
         if decoded.waiting_s and len(self._seen) > 1:  # rows may come of another shard's messages alone
             self._p.windower.show(frames.shard, decoded.waiting_s)
-        if self._p.learner is not None:
+        if self._p.learner is not None and not self._holds_labels(frames.shard):
             self._p.learner.add(records, ahead=added.ahead, end=decoded.end)
+        if self._p.labels is not None:
+            self._p.labels.take(frames.shard, decoded, now_s)
         poison = [*decoded.poison, *(ahead(decoded.events or frames, records, int(i)) for i in added.ahead)]
         if poison and self._p.dead_letters is not None:
             box, at = self._p.dead_letters, rfc3339(int(self._p.now()))
@@ -211,7 +260,8 @@ class Pipeline:
             self._p.metrics.dead_letters_dropped_total.inc(box.dropped - before)
         self._rows += len((decoded.events or frames).messages)
         self._count("used", added.used)
-        self._count("duplicate", len(decoded.records) - len(records))
+        if not self._holds_labels(frames.shard):
+            self._count("duplicate", len(decoded.records) - len(records))
         self._count("late", added.late)
         self._count("ahead", len(added.ahead))
         self._count("already_judged", added.already_judged)
@@ -222,6 +272,15 @@ class Pipeline:
             self._p.metrics.discarded("decode", reason, n)
         self._count("tombstone", decoded.discarded.get("tombstone", 0))
         return True
+
+    def _add(self, shard: Shard, decoded: Decoded, now_s: float) -> tuple[Records, Added]:
+        """The rows that are no duplicates, and what became of them."""
+        if self._holds_labels(shard):
+            if n := len(decoded.records):
+                self._p.metrics.discarded("labels", "no_label", n)
+            return take(decoded.records, slice(0)), Added(0, 0, NO_ROWS, 0)
+        records = self._fresh(shard, decoded)
+        return records, self._p.windower.add(records, end=decoded.end, now_s=now_s)
 
     def _count(self, outcome: Outcome, n: int) -> None:
         if n:
@@ -240,7 +299,6 @@ class Pipeline:
         p = self._p
         decisions: list[Decision] = []
         state = self._policy_state
-        windows = [window if self._share is None else replace(window, share=self._share) for window in windows]
         for window in windows:
             started = time.perf_counter()
             decision, state = p.policy.judge(window, p.monitor.judge(window), state)
@@ -248,15 +306,17 @@ class Pipeline:
             p.metrics.judged_in(time.perf_counter() - started, f"{decision.window.version}/{decision.window.end}")
         lines = [encode(decision) for decision in decisions]
         changes = p.windower.changes()
+        of_labels, labels = ({}, None) if p.labels is None else p.labels.changes()
         seen, seen_from = checkpoint.stored_seen(self._seen)
         seen_from |= dict.fromkeys(self._anew, checkpoint.ALL_SEEN)
         transaction = Transaction(
-            shards=checkpoint.stored_shards(changes),
+            shards=checkpoint.stored_shards(changes.shards | of_labels),
             panes=checkpoint.stored_panes(changes.panes),
             dropped=[checkpoint.stored_key(key) for key in changes.dropped],
             seen=seen,
             seen_from=seen_from,
             halves=None if p.halves is None else p.halves.changes(),
+            labels=labels,
             learning=None if p.learner is None else p.learner.changes(),
             policy=state.to_bytes() if decisions else None,
             decisions=[
@@ -270,7 +330,11 @@ class Pipeline:
         self.decided += len(decisions)
         self._anew.clear()
         held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
-        p.source.commit({s: checkpoint.mark(known, self._rewind(s), p.store.store_id) for s, known in held.items()})
+        marks = {s: checkpoint.mark(known, self._rewind(s), p.store.store_id) for s, known in held.items()}
+        for s, known in of_labels.items():
+            if known.position is not None:
+                marks[s] = checkpoint.mark(known, known.position, p.store.store_id)
+        p.source.commit(marks)
         p.committed()
         self._show(decisions, lines)
         return True
@@ -282,6 +346,10 @@ class Pipeline:
 
     def _show(self, decisions: Sequence[Decision], lines: Sequence[bytes]) -> None:
         windower, metrics = self._p.windower, self._p.metrics
+        if self._p.labels is not None:
+            for reason, n in self._p.labels.book.discarded.items():
+                metrics.discarded("labels", reason, n)
+            self._p.labels.book.discarded.clear()
         for decision, line in zip(decisions, lines, strict=True):
             for sink in self._p.sinks:
                 sink.write(decision, line)

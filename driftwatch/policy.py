@@ -2,80 +2,34 @@
 
 Pure: `Policy.judge` is handed its memory and hands it back, so a replay gives the same decisions byte for byte.
 
-A window is `drift` when a term over the threshold belongs to a feature over a floor. k drifting windows of the last n
-determined ones open an alarm; max(n, 3) in a row without drift resolve it. Until the kinds of drift are told apart,
-every alarm is of class `drift` and kind `covariate`, without a pattern, and suggests to retrain.
+A window is `drift` when a term over the threshold belongs to a feature over a floor. What drifts make of alarms is told
+in `alarms`.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import msgspec
-
-from detectors.openings import MIN_CALM
+from detectors.performance.kind import Kind
+from detectors.performance.metric import Metric
+from detectors.performance.outcome import LOSS
 from detectors.score import Score, Verdict
+from driftwatch.alarms import Judged, Persistence, PolicyState
 from driftwatch.decision import (
     AlarmFeature,
-    AlarmLine,
     Decision,
+    PerformanceLine,
     QualityLine,
     ScoreLine,
     ShareLine,
-    Transition,
     WindowLine,
     rfc3339,
 )
 from driftwatch.records import Judgement, Window
 
-ALARM_CLASS = "drift"
 MAX_FEATURES = 20  # of an alarm
-MAX_VERSIONS = 100  # remembered; beyond them the one without an open alarm that was judged longest ago is forgotten
 LARGEST_TERM = 700.0  # −log of the smallest p-value is 691
-
-
-class OpenAlarm(msgspec.Struct, frozen=True):
-    """An alarm that is open: its features are those of the last window that drifted."""
-
-    id: str
-    started_at: str  # start of the first drifting window of those that opened it
-    features: tuple[AlarmFeature, ...]
-
-
-class StreamState(msgspec.Struct, frozen=True):
-    """What the policy remembers of one version of the model."""
-
-    last_end_s: float  # the latest end of a window that had rows
-    drifted_at: tuple[float | None, ...] = ()  # last determined windows: the start of one that drifted, else None
-    alarm: OpenAlarm | None = None
-    resolved_s: float | None = None  # end of the window in which the last alarm was resolved
-    ok_elsewhere: dict[str, int] = {}  # other version → its windows judged ok in a row since this one's last rows
-
-
-class PolicyState(msgspec.Struct, frozen=True):
-    """The memory of all versions of one model."""
-
-    streams: dict[str, StreamState] = {}
-
-    def to_bytes(self) -> bytes:
-        """MessagePack."""
-        return msgspec.msgpack.encode(self)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "PolicyState":
-        """The inverse of `to_bytes`; raises msgspec.MsgspecError for other bytes."""
-        return msgspec.msgpack.decode(data, type=cls)
-
-
-class Webhook(NamedTuple):
-    """A transition to tell a target of."""
-
-    type: str
-    id: str
-    data: dict[str, object]
 
 
 class _Ranked(NamedTuple):
@@ -91,24 +45,12 @@ class _Ranked(NamedTuple):
 class Policy:
     """When a window counts, and when windows make an alarm.
 
-    An alarm opens when `k` of the last `n` determined windows drift. For `cooldown_s` of event time after a resolve
-    no alarm of that version opens. `floors`: detector → the effect at which a feature counts; one that is reached is
-    enough; empty = every feature counts.
+    `floors`: detector → the effect at which a feature counts; one that is reached is enough; empty = every feature
+    counts.
     """
 
-    k: int
-    n: int
-    cooldown_s: float
+    persistence: Persistence
     floors: Mapping[str, float]
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k <= self.n:
-            raise ValueError(f"`for` must be `k of n` with 1 ≤ k ≤ n; got {self.k} of {self.n}. Use `1 of 1`.")
-
-    @property
-    def calm(self) -> int:
-        """How many determined windows in a row without drift resolve an alarm."""
-        return max(self.n, MIN_CALM)
 
     def judge(self, window: Window, judgement: Judgement, state: PolicyState) -> tuple[Decision, PolicyState]:
         """The window's decision, and what to remember for the next."""
@@ -126,26 +68,31 @@ class Policy:
         near = [r for r in ranked.values() if reason is None and r.over_floor and near_threshold < r.term <= threshold]
         verdict: Verdict = "undetermined" if reason is not None else "drift" if drifting else "ok"
 
-        before = state.streams.get(window.stream.version, StreamState(window.end_s))
-        now, alarm = self._follow(before, window, verdict, _alarm_features(drifting, near))
-        streams, superseded = self._supersede({**state.streams, window.stream.version: now}, window, verdict)
-        unheard = [] if now.alarm is not None else drifting
+        if drifting and judgement.kind is None:
+            raise ValueError("`judgement` must say of which kind its drift is; got None. Judge it with a `Monitor`.")
+        line = _window_line(window)
+        judged = Judged(
+            window, line, verdict, _with_evidence(judgement.kind, drifting), _alarm_features(drifting, near)
+        )
+        state, alarms = self.persistence.follow(state, judged)
+        is_told = any(alarm.of_class == judged.of_class for alarm in alarms)
         decision = Decision(
-            window=_window_line(window),
+            window=line,
             verdict=verdict,
             scores=scores,
             quality=_quality_lines(judgement, scores),
-            alarms=(*alarm, *superseded),
+            alarms=alarms,
             part=window.part,
             partial=window.partial,
             share=None if window.share is None else ShareLine(tuple(window.share[0]), window.share[1]),
-            revision=0,
+            revision=window.revision,
             p_value=judgement.p_value,
             threshold=judgement.threshold,
-            caution=tuple(_feature(r.score) for r in (*unheard, *near)),
+            caution=tuple(_feature(r.score) for r in (*([] if is_told else drifting), *near)),
             reason=reason,
+            performance=_performance_lines(judgement, scores, reason),
         )
-        return decision, PolicyState(_bounded(streams))
+        return decision, state
 
     def _rank(self, judgement: Judgement) -> dict[str, _Ranked]:
         """Each feature by its largest term, largest first; features of one term in the order of their scores."""
@@ -163,90 +110,6 @@ class Policy:
             feature: _Ranked(term, score, severity.get(feature), not self.floors or severity.get(feature, 0.0) >= 1)
             for feature, (term, score) in sorted(loudest.items(), key=lambda item: -item[1][0])
         }
-
-    def _follow(
-        self, before: StreamState, window: Window, verdict: Verdict, features: tuple[AlarmFeature, ...]
-    ) -> tuple[StreamState, tuple[AlarmLine, ...]]:
-        """The version's state after this window, and its alarm's line where it has one."""
-        now = msgspec.structs.replace(before, last_end_s=max(before.last_end_s, window.end_s), ok_elsewhere={})
-        alarm = before.alarm
-        if verdict == "undetermined":
-            return now, () if alarm is None else (_alarm_line(alarm, "continuing"),)
-        drifted = verdict == "drift"
-        recent = (*before.drifted_at, window.start_s if drifted else None)[-self.calm :]
-        now = msgspec.structs.replace(now, drifted_at=recent)
-        if alarm is not None:
-            if len(recent) == self.calm and all(start is None for start in recent):
-                now = msgspec.structs.replace(now, alarm=None, resolved_s=window.end_s)
-                return now, (_alarm_line(alarm, "resolved"),)
-            if drifted:
-                alarm = msgspec.structs.replace(alarm, features=features)
-            return msgspec.structs.replace(now, alarm=alarm), (_alarm_line(alarm, "continuing"),)
-        starts = [start for start in recent[-self.n :] if start is not None]
-        cooling = before.resolved_s is not None and window.end_s < before.resolved_s + self.cooldown_s
-        if not drifted or len(starts) < self.k or cooling:
-            return now, ()
-        alarm = OpenAlarm(alarm_id(_window_line(window), window.part), rfc3339(min(starts)), features)
-        return msgspec.structs.replace(now, alarm=alarm), (_alarm_line(alarm, "opened"),)
-
-    def _supersede(
-        self, streams: dict[str, StreamState], window: Window, verdict: Verdict
-    ) -> tuple[dict[str, StreamState], list[AlarmLine]]:
-        """Resolves alarms of versions without rows, while this window's version was ok, for `calm` windows in a row."""
-        version = window.stream.version
-        lines = []
-        for other, state in streams.items():
-            if other == version or state.alarm is None or window.end_s <= state.last_end_s or verdict == "undetermined":
-                continue
-            n_ok = state.ok_elsewhere.get(version, 0) + 1 if verdict == "ok" else 0
-            if n_ok < self.calm:
-                known = {v: count for v, count in state.ok_elsewhere.items() if v in streams}
-                after = msgspec.structs.replace(state, ok_elsewhere={**known, version: n_ok})
-            else:
-                after = StreamState(state.last_end_s, resolved_s=window.end_s)
-                lines.append(_alarm_line(state.alarm, "resolved", version=other, reason="superseded"))
-            streams = {**streams, other: after}
-        return streams, lines
-
-
-def alarm_id(window: WindowLine, part: int) -> str:
-    """16 hex digits of SHA-256 over these, joined by newlines, as UTF-8.
-
-    Model, version, segment (empty where there is none), class (`drift`), start and end of the opening window as the
-    decision prints them, and its part where that is over 1.
-    """
-    what = [window.model, window.version, window.segment or "", ALARM_CLASS, window.start, window.end]
-    if part > 1:
-        what.append(str(part))
-    return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
-
-
-def webhooks(decision: Decision, on: Sequence[str]) -> list[Webhook]:
-    """What a decision tells a target whose `on` holds globs over the type without `driftwatch.`.
-
-    A continuing alarm tells nothing. `data` is fit for JSON and depends on the decision alone.
-    """
-    told = []
-    for alarm in decision.alarms:
-        kind_of_event = f"{ALARM_CLASS}.{alarm.transition}"
-        if alarm.transition == "continuing" or not any(fnmatchcase(kind_of_event, glob) for glob in on):
-            continue
-        data: dict[str, object] = {
-            "model": decision.window.model,
-            "version": decision.window.version if alarm.version is None else alarm.version,
-            "window": msgspec.to_builtins(decision.window),
-            "transition": alarm.transition,
-            "kind": alarm.kind,
-            "pattern": alarm.pattern,
-            "started_at": alarm.started_at,
-            "features": msgspec.to_builtins(alarm.features),
-            "suggestion": "retrain",
-            "links": {},
-        }
-        if alarm.reason is not None:
-            data["reason"] = alarm.reason
-        told.append(Webhook(f"driftwatch.{kind_of_event}", f"{alarm.id}:{alarm.transition}", data))
-    return told
 
 
 def _feature(score: Score) -> str:
@@ -285,6 +148,50 @@ def _quality_lines(judgement: Judgement, scores: Sequence[ScoreLine]) -> tuple[Q
     )
 
 
+def _performance_lines(
+    judgement: Judgement, scores: Sequence[ScoreLine], reason: str | None
+) -> tuple[PerformanceLine, ...]:
+    """The metrics; what is judged is the loss, so its verdict is theirs. Without labels they are estimates."""
+    drifts = any(score.feature == LOSS and score.verdict == "drift" for score in scores)
+    verdict: Verdict = "undetermined" if reason is not None else "drift" if drifts else "ok"
+    estimates = {m.metric: _float(m.value) for m, _ in judgement.estimates}
+    if not judgement.performance:
+        return tuple(_performance_line(m, before, "estimate", "undetermined") for m, before in judgement.estimates)
+    return tuple(
+        _performance_line(m, before, "labels", verdict, estimates.get(m.metric)) for m, before in judgement.performance
+    )
+
+
+def _performance_line(
+    m: Metric, reference: float | None, source: str, verdict: Verdict, estimate: float | None = None
+) -> PerformanceLine:
+    return PerformanceLine(
+        metric=m.metric,
+        source=source,
+        value=_float(m.value),
+        low=_float(m.low),
+        high=_float(m.high),
+        reference=_float(reference),
+        n=m.n,
+        verdict="undetermined" if m.value is None else verdict,
+        estimate=estimate,
+    )
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _with_evidence(kind: Kind | None, drifting: Sequence[_Ranked]) -> Kind | None:
+    """The kind of a drift; where it has no sentence of its own, the loudest score is its evidence."""
+    if kind is None or kind.evidence or not drifting:
+        return kind
+    loudest = drifting[0].score
+    what = loudest.detail if loudest.feature is None and loudest.detail else f"`{_feature(loudest)}`"
+    by = "" if loudest.effect is None else f", by {loudest.effect:.2g}"
+    return replace(kind, evidence=(f"no feature moved clearly by itself; {loudest.detector} of {what} changed{by}",))
+
+
 def _alarm_features(drifting: Sequence[_Ranked], near: Sequence[_Ranked]) -> tuple[AlarmFeature, ...]:
     named = [*drifting, *near][:MAX_FEATURES]
     weights = [min(max(r.term, 0.0), LARGEST_TERM) for r in named]
@@ -301,17 +208,3 @@ def _alarm_features(drifting: Sequence[_Ranked], near: Sequence[_Ranked]) -> tup
         )
         for r, weight in zip(named, weights, strict=True)
     )
-
-
-def _alarm_line(
-    alarm: OpenAlarm, transition: Transition, *, version: str | None = None, reason: str | None = None
-) -> AlarmLine:
-    return AlarmLine(alarm.id, transition, "covariate", None, alarm.started_at, alarm.features, version, reason)
-
-
-def _bounded(streams: dict[str, StreamState]) -> dict[str, StreamState]:
-    if len(streams) <= MAX_VERSIONS:
-        return streams
-    without_alarm = [version for version, state in streams.items() if state.alarm is None]
-    oldest = min(without_alarm, key=lambda version: streams[version].last_end_s, default=None)
-    return {version: state for version, state in streams.items() if version != oldest}

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from detectors.calibration import Alarm
+from detectors.grid import FeatureKind
+from detectors.performance.outcome import LOSS
 from detectors.profile import Profile
 from detectors.reference import MIN_ROWS, build, recalibrate
 from driftwatch.config import Config
 from driftwatch.errors import ConfigError, DriftwatchError, SourceError
-from driftwatch.records import Category, Column, Mark, Schema
+from driftwatch.records import Category, Column, LabelColumn, Mark, Schema
 
 SUFFIX = ".profile"
 DAY_S = 86_400.0
@@ -78,7 +80,7 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
 
     Needs the memory of a whole reference: the sidecar does it in a process of its own.
     """
-    from driftwatch import reference, tables  # pandas and pyarrow have no place in the hot process
+    from driftwatch import reference, reference_labels, tables  # pandas and pyarrow have no place in the hot process
 
     schema = config.event_schema()
     try:
@@ -87,6 +89,9 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
     except SourceError as error:
         raise ConfigError(f"`reference.path` cannot be used: {error}") from error
     columns = [c for c in schema.columns if c.group == "features" or set(tables.candidates(c)) & set(names)]
+    label = reference_labels.column(schema, names)
+    if label is not None:
+        columns.append(label)
     read = reference.read(path, columns, time_path=schema.time_path, time_unit=schema.time_unit)
     progress(0.1)
     if read.n_rows < MIN_ROWS:
@@ -101,22 +106,30 @@ def build_profile(config: Config, path: Path, progress: Callable[[float], None] 
 
 def build_of(config: Config, material: Material, progress: Callable[[float], None] = lambda _: None) -> Profile:
     """The profile of a reference that was read already."""
-    kinds = {c.name: c.kind for c in config.event_schema().columns}
+    from driftwatch import reference_labels
+
+    label = config.event_schema().label
+    kinds: dict[str, FeatureKind] = {c.name: c.kind for c in config.event_schema().columns}
+    if label is not None:
+        kinds[label.name] = label.kind
     values = {
         name: column if isinstance(column, np.ndarray) else [None if isinstance(v, Mark) else v for v in column]
         for name, column in material.columns.items()
     }
-    rate = material.rows_per_second
-    return build(
+    rate, of_columns = material.rows_per_second, {name: kinds[name] for name in values}
+    delayed = reference_labels.add_loss(label, values, of_columns)
+    made = build(
         values,
-        {name: kinds[name] for name in values},
+        of_columns,
         sizes=sizes(config, rate, material.n_rows),
         alarm=alarm_policy(config),
         invalid=material.invalid,
         mmd_rows=config.detectors.mmd.rows,
-        about={"model": config.model.name, "version": config.model.version, "rows_per_second": rate, **material.about},
+        delayed=delayed,
         progress=progress,
     )
+    model = {"model": config.model.name, "version": config.model.version, "rows_per_second": rate}
+    return replace(made, about={**model, **material.about})
 
 
 def rows_per_second(times_s: np.ndarray | None) -> float | None:
@@ -135,7 +148,9 @@ def known_rate(profile: Profile) -> float | None:
 def reference_key(config: Config, path: Path) -> str:
     """What a stored profile depends on: the reference file's content and the columns, MMD rows and windows."""
     digest = file_digest(path)
-    columns = [(c.name, c.kind, c.path) for c in config.event_schema().columns]
+    columns: list[object] = [(c.name, c.kind, c.path) for c in config.event_schema().columns]
+    if config.event_schema().label is not None:
+        columns.append(config.event_schema().label)
     window = (config.window.length, config.window.slide, config.window.count, config.window.min_records)
     digest.update(repr((columns, config.detectors.mmd.rows, window, alarm_policy(config))).encode())
     return digest.hexdigest()[:32]
@@ -167,15 +182,18 @@ def load_profile(path: Path, *, codes: bool = False) -> Profile:
 
 def check_binding(profile: Profile, schema: Schema, where: str) -> None:
     """Raises ConfigError where a profile's features or kinds are not the configuration's."""
-    known = {c.name: c for c in schema.columns}
+    known: dict[str, Column | LabelColumn] = {c.name: c for c in schema.columns}
+    if schema.label is not None:
+        known[schema.label.name] = schema.label
+    bound = {name: kind for name, kind in profile.kinds.items() if name != LOSS or not profile.grid.delayed.any()}
     wrong = [
         f"{name} is {kind} there, {known[name].kind} here" if name in known else f"{name} is not configured"
-        for name, kind in profile.kinds.items()
+        for name, kind in bound.items()
         if name not in known or known[name].kind != kind
     ]
     lacking = [c.name for c in schema.columns if c.group == "features" and c.name not in profile.kinds]
     wrong += [f"{name} is not in the profile" for name in lacking]
-    if not wrong and list(profile.kinds) != [n for n in known if n in profile.kinds]:
+    if not wrong and list(bound) != [n for n in known if n in bound]:
         wrong.append("their order differs")
     if wrong:
         raise ConfigError(
@@ -285,6 +303,7 @@ def warnings(profile: Profile, config: Config) -> list[str]:
             f"neighbouring rows depend on one another over about {profile.need:,.0f} rows: a window of {n:,.0f} "
             f"rows is worth about {max(n / profile.need, 1):,.1f} independent ones. Longer windows find more."
         )
+    said += label_warnings(profile, config)
     if n > profile.n_rows / 2:
         said.append(
             f"windows of {n:,.0f} rows are large beside a reference of {profile.n_rows:,}: the rate of false alarms is "
@@ -312,3 +331,27 @@ def coverage(profile: Profile, config: Config) -> list[str]:
     worth = profile.n_rows / max(profile.need, 1.0)
     said = f"{profile.n_rows:,} rows of {cycles(profile)}; they are worth about {worth:,.0f} independent rows."
     return [said, *warnings(profile, config)]
+
+
+def label_warnings(profile: Profile, config: Config) -> list[str]:
+    """What a person should know of labels: what of them cannot be judged."""
+    label = config.event_schema().label
+    if label is None or profile.outcome is not None:
+        return []
+    if not profile.grid.delayed.any():
+        return [
+            f"the reference has no column {label.name!r}: what labels say of performance is shown, and nothing is "
+            "judged on it. Give a reference with labels."
+        ]
+    return [
+        f"there is no loss of the prediction against the label {label.name!r}: only the label's distribution is "
+        "judged. A loss needs both in the reference, and kinds that go together: numeric with numeric, probability "
+        "or binary with binary, categorical with categorical."
+    ]
+
+
+def warn_of_labels(config: Config, found: Mapping[str, Profile], say: Callable[[str], object]) -> None:
+    """Says of each version what of its labels cannot be judged."""
+    for version, profile in found.items():
+        for warning in label_warnings(profile, config):
+            say(f"version {version}: {warning}")

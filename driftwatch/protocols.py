@@ -20,6 +20,7 @@ class Assigned:
     end: int | None = None  # where its next message will lie, where the source knows
     committed: "CommitMark | None" = None
     anew: bool = False
+    holds_labels: bool = False  # and nothing else: no window waits for it
 
 
 @dataclass(frozen=True, slots=True)

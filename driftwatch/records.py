@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NewType, overload
+from zlib import crc32
 
 import numpy as np
 
+from detectors.performance import kind as kinds
+from detectors.performance.metric import Metric
 from detectors.score import Score
 from detectors.summary import Table
 
@@ -17,7 +20,7 @@ Shard = NewType("Shard", str)
 """The name of an ordered log inside a source: a Kafka partition, a file, the HTTP spool."""
 
 Kind = Literal["numeric", "categorical", "embedding"]
-Group = Literal["features", "prediction"]
+Group = Literal["features", "prediction", "label"]
 
 
 NO_PROFILE = ""
@@ -55,8 +58,24 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """The truth about a prediction: in its event, or in one that comes later and holds nothing else.
+
+    `prediction`: the column that it is the truth about, where there is one; `judged_as`: what that says. `positive`:
+    the class that a probability speaks of.
+    """
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    path: tuple[str, ...] = ("label",)
+    prediction: str | None = None
+    judged_as: Literal["numeric", "probability", "binary", "categorical"] | None = None
+    positive: str = "1"
+
+
+@dataclass(frozen=True, slots=True)
 class Schema:
-    """Where things lie in an event, and the columns that it is decoded into."""
+    """Where things lie in an event, and the columns that it is decoded into; without `label` no label is read."""
 
     model: str
     version: str
@@ -64,6 +83,7 @@ class Schema:
     id_path: tuple[str, ...] = ("id",)
     time_path: tuple[str, ...] = ("time",)
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    label: LabelColumn | None = None
 
     def of_kind(self, kind: Kind) -> tuple[Column, ...]:
         """The columns of one kind, in order; `Records` keeps its columns in this order."""
@@ -139,9 +159,30 @@ class Records:
     embeddings: tuple[np.ndarray, ...] = ()
     embedding_states: tuple[np.ndarray, ...] = ()
     versions: list[str] | None = None  # None: every row is of the schema's version
+    labels: np.ndarray | None = None  # float64, (n,): as in `Labels`, NaN = the event holds none; None: no event does
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of one shard that came by themselves, in its order: which prediction's, since when known, and what.
+
+    A number stands for itself, a class for `class_code` of its text.
+    """
+
+    ids: list[str]
+    times_s: np.ndarray  # float64, (n,): event times
+    values: np.ndarray  # float64, (n,), finite
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def class_code(text: str) -> float:
+    """What stands for a class in arrays: equal texts have equal codes, in every process."""
+    return float(crc32(text.encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +210,8 @@ class Decoded:
     discarded: dict[str, int]  # reason → count of messages that are no rows on purpose: tombstone, other_model, label
     events: Frames | None = None
     waiting_s: Sequence[float] = ()
+    labels: Labels | None = None
+    invalid_labels: int = 0  # values that are no label, in label events and others
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +239,9 @@ class Window:
     part: int = 1
     partial: bool = False
     share: tuple[tuple[Shard, ...], int] | None = None  # (shards, of how many): this member's share of the partitions
+    ledgers: tuple[int, ...] = ()  # of its panes: the predictions that wait for their labels
+    n_labels: int = 0  # of a second judgement: how many of its predictions have theirs
+    revision: int = 0  # 1: judged once more, on the labels; then the table holds those, and what they are held against
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +260,6 @@ class Judgement:
     caution_threshold: float | None
     reason: str | None = None
     quality: tuple[tuple[str, str, float, float], ...] = ()  # feature, check, share in the window, in the reference
+    performance: tuple[tuple[Metric, float | None], ...] = ()  # by labels: in the window, in the reference
+    estimates: tuple[tuple[Metric, float | None], ...] = ()  # the same without labels
+    kind: kinds.Kind | None = None  # where a term is over the threshold

@@ -181,11 +181,11 @@ def assignments(store: Store, found: Mapping[str, Loaded], remembered: Remembere
 
 
 def known(store: Store, assigned: Assigned, remembered: Remembered) -> list[Profile]:
-    """Every profile that a pane may be counted on: those assigned, and those of the panes that are remembered."""
+    """Every profile that a pane may be counted on: those assigned, and those of panes and windows remembered."""
     by_hash = {p.hash: p for pairs in assigned.values() for _, p in pairs}
-    for key in remembered.panes:
-        if key.profile not in (NO_PROFILE, LEARNING) and key.profile not in by_hash:
-            by_hash[key.profile] = _kept(store, key.profile)
+    needed = {key.profile for key in remembered.panes} | {profile for profile, _ in remembered.labels.windows.values()}
+    for content_hash in sorted(needed - {NO_PROFILE, LEARNING} - by_hash.keys()):
+        by_hash[content_hash] = _kept(store, content_hash)
     return list(by_hash.values())
 
 

@@ -14,8 +14,10 @@ import msgspec
 
 from driftwatch.errors import StateError
 from driftwatch.halves import Half, HalfKey, HalvesChanges, HalvesState, Read
+from driftwatch.label_log import LabelChanges, LabelState
 from driftwatch.learned_rows import LearningChanges
 from driftwatch.outbox import Message
+from driftwatch.store_labels import load_labels, save_labels
 from driftwatch.store_outbox import StoredOutbox
 from driftwatch.store_profiles import StoredProfiles, save_learning
 from driftwatch.store_schema import connect, create_or_check, damaged, make_file, state_errors, transaction
@@ -48,6 +50,7 @@ class PaneRow(NamedTuple):
     first_position: int
     n_records: int
     body: bytes
+    ledger: int = 0
 
 
 class SeenChunk(NamedTuple):
@@ -86,6 +89,7 @@ class Transaction:
     decisions: Sequence[StoredDecision] = ()
     messages: Sequence[Message] = ()
     halves: HalvesChanges | None = None
+    labels: LabelChanges | None = None
     learning: LearningChanges | None = None
 
 
@@ -103,6 +107,7 @@ class Remembered:
     policy: bytes | None
     parts: dict[tuple[str, float], int]
     halves: HalvesState = field(default_factory=HalvesState)
+    labels: LabelState = field(default_factory=LabelState)
 
 
 class Store(StoredProfiles):
@@ -147,6 +152,8 @@ class Store(StoredProfiles):
             self._save_counts(changes)
             if changes.halves is not None:
                 self._save_halves(changes.halves)
+            if changes.labels is not None:
+                save_labels(self._database, changes.labels)
             if changes.learning is not None:
                 save_learning(self._database, changes.learning)
             if changes.policy is not None:
@@ -164,7 +171,8 @@ class Store(StoredProfiles):
         with state_errors(self._path):
             shards = self._database.execute("SELECT name, position, state FROM shards ORDER BY name")
             panes = self._database.execute(
-                "SELECT shard, version, number, profile, start_s, end_s, first_position, n_records, body FROM panes"
+                "SELECT shard, version, number, profile, start_s, end_s, first_position, n_records, body, ledger"
+                " FROM panes"
                 " ORDER BY start_s, version, shard, profile"
             )
             seen = self._database.execute("SELECT shard, first, ids FROM seen ORDER BY shard, first")
@@ -186,6 +194,7 @@ class Store(StoredProfiles):
                 policy=None if policy is None else policy[0],
                 parts={(version, end_s): part for version, end_s, part in parts},
                 halves=HalvesState({HalfKey(*row[:2]): Half(*row[2:]) for row in halves}, times_s, read),
+                labels=load_labels(self._database),
             )
 
     def decisions(self, since_s: float | None = None) -> Iterator[bytes]:
@@ -235,9 +244,9 @@ class Store(StoredProfiles):
             "DELETE FROM panes WHERE shard = ? AND version = ? AND number = ? AND profile = ?", changes.dropped
         )
         self._database.executemany(
-            "INSERT INTO panes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET start_s = excluded.start_s,"
-            " end_s = excluded.end_s, first_position = excluded.first_position, n_records = excluded.n_records,"
-            " body = excluded.body",
+            "INSERT INTO panes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " start_s = excluded.start_s, end_s = excluded.end_s, first_position = excluded.first_position,"
+            " n_records = excluded.n_records, body = excluded.body, ledger = excluded.ledger",
             ((*key, *row) for key, row in changes.panes.items()),
         )
         self._database.executemany("DELETE FROM seen WHERE shard = ? AND last < ?", changes.seen_from.items())

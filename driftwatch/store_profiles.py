@@ -79,7 +79,7 @@ class StoredProfiles:
     def _drop_unneeded(self) -> None:
         self._database.execute(
             "DELETE FROM profiles WHERE hash NOT IN (SELECT hash FROM assignments)"
-            " AND hash NOT IN (SELECT profile FROM panes)"
+            " AND hash NOT IN (SELECT profile FROM panes) AND hash NOT IN (SELECT profile FROM label_windows)"
         )
 
     def current(self) -> list[Assignment]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from driftwatch.errors import StateError, StoreUnavailable
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
 _APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
 
@@ -28,6 +28,7 @@ _TABLES = (
     "CREATE TABLE shards (name TEXT PRIMARY KEY, position INTEGER, state BLOB NOT NULL)",
     "CREATE TABLE panes (shard TEXT, version TEXT, number INTEGER, profile TEXT, start_s REAL NOT NULL,"
     " end_s REAL NOT NULL, first_position INTEGER NOT NULL, n_records INTEGER NOT NULL, body BLOB NOT NULL,"
+    " ledger INTEGER NOT NULL,"
     " PRIMARY KEY (shard, version, number, profile))",
     "CREATE TABLE seen (shard TEXT, first INTEGER, last INTEGER NOT NULL, ids BLOB NOT NULL,"
     " PRIMARY KEY (shard, first))",
@@ -35,6 +36,12 @@ _TABLES = (
     " kind TEXT NOT NULL, time_s REAL NOT NULL, data BLOB NOT NULL, shard TEXT NOT NULL, position INTEGER NOT NULL,"
     " UNIQUE (source, id))",
     "CREATE TABLE halves_clock (one INTEGER PRIMARY KEY CHECK (one = 1), times BLOB NOT NULL, read BLOB NOT NULL)",
+    "CREATE TABLE label_ledgers (number INTEGER PRIMARY KEY, state BLOB NOT NULL)",
+    "CREATE TABLE label_log (seq INTEGER PRIMARY KEY, ledger INTEGER NOT NULL, expires INTEGER NOT NULL,"
+    " kind INTEGER NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX label_log_ledger ON label_log (ledger, expires)",
+    "CREATE TABLE label_windows (number INTEGER PRIMARY KEY, profile TEXT NOT NULL, body BLOB NOT NULL)",
+    "CREATE TABLE label_book (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
     "CREATE TABLE alarms (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
     "CREATE TABLE decisions (seq INTEGER PRIMARY KEY, version TEXT NOT NULL, end_s REAL NOT NULL,"
     " part INTEGER NOT NULL, body BLOB NOT NULL)",

@@ -11,10 +11,12 @@ from driftwatch.gap import Gap
 from driftwatch.held_shard import NEVER, HeldShard
 from driftwatch.records import Records, Shard, Stream, Window
 from driftwatch.window import (
+    NO_LEDGERS,
     NO_ROWS,
     Added,
     Changes,
     CounterFor,
+    Ledgers,
     Pane,
     PaneKey,
     Parts,
@@ -22,6 +24,8 @@ from driftwatch.window import (
     ShardState,
     TimeWindows,
     by_stream,
+    cut_short,
+    ledgers_of,
     row_count,
     total,
 )
@@ -32,10 +36,13 @@ _PARTS_KEPT = 10_000  # windows whose number of parts is remembered; the oldest 
 class TimeWindower:
     """A `Windower` over event time. `stream` is that of records that name no version."""
 
-    def __init__(self, settings: TimeWindows, stream: Stream, counter_for: CounterFor) -> None:
+    def __init__(
+        self, settings: TimeWindows, stream: Stream, counter_for: CounterFor, ledgers: Ledgers = NO_LEDGERS
+    ) -> None:
         self._settings = settings
         self._stream = stream
         self._counter_for = counter_for
+        self._ledgers = ledgers
         self._held: dict[Shard, HeldShard] = {}
         self._away: dict[Shard, ShardState] = {}
         self._away_panes: dict[Shard, dict[PaneKey, Pane]] = {}
@@ -181,7 +188,9 @@ class TimeWindower:
                 position = int(records.positions[chosen][0])
                 end_s = (index + 1) * self._settings.slide_s
                 pane = held.panes[key] = Pane(key, start_s, end_s, position, 0, counter.empty())
+                pane.ledger = self._ledgers.open(start_s, counter.profile)
             counter.count(pane.table, records, chosen)
+            self._ledgers.enter(pane.ledger, records, chosen)
             pane.n_records += row_count(records, chosen)
             self._dirty_panes[key] = pane
 
@@ -205,13 +214,9 @@ class TimeWindower:
     def _judge_outgrown(self) -> list[Window]:
         """What was open under other window settings, as it is: its panes fit no window of these."""
         outgrown, self._outgrown = self._outgrown, {}
-        windows = []
-        for (stream, profile), panes in outgrown.items():
+        for panes in outgrown.values():
             self._drop(panes, {})
-            start_s, end_s = min(p.start_s for p in panes), max(p.end_s for p in panes)
-            n_records = sum(p.n_records for p in panes)
-            windows.append(Window(stream, start_s, end_s, n_records, total(panes), profile, partial=True))
-        return windows
+        return [cut_short(*of, panes) for of, panes in outgrown.items()]
 
     def finish(self) -> list[Window]:
         windows = self.closed()
@@ -264,6 +269,7 @@ class TimeWindower:
                 profile=profile,
                 part=part,
                 partial=cut_short or len(by_profile) > 1,
+                ledgers=ledgers_of(parts),
             )
 
     # Time -----------------------------------------------------------------------------------------------------------
@@ -324,6 +330,7 @@ class TimeWindower:
             out_of.pop(pane.key, None)
             self._dirty_panes.pop(pane.key, None)
             self._dropped[pane.key] = None
+            self._ledgers.release(pane.ledger)
 
     def changes(self) -> Changes:
         shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}

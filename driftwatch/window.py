@@ -81,6 +81,38 @@ class Counter(Protocol):
         ...
 
 
+class Ledgers(Protocol):
+    """Keeps the predictions of panes until their labels come."""
+
+    def open(self, start_s: float, profile: str) -> int:
+        """The number of a new pane's ledger; 0 where its predictions are not awaited."""
+        ...
+
+    def enter(self, number: int, records: Records, rows: slice | np.ndarray) -> None:
+        """Notes these rows of a pane."""
+        ...
+
+    def release(self, number: int) -> None:
+        """The pane takes no more rows: its windows are judged, or it is another's."""
+        ...
+
+
+class NoLedgers:
+    """Where no labels are awaited."""
+
+    def open(self, start_s: float, profile: str) -> int:
+        """None."""
+        return 0
+
+    def enter(self, number: int, records: Records, rows: slice | np.ndarray) -> None:
+        """Notes nothing."""
+
+    def release(self, number: int) -> None:
+        """Nothing was held."""
+
+
+NO_LEDGERS = NoLedgers()
+
 CounterFor = Callable[[Stream, float], Counter]
 """The counter of a stream for the pane that starts at an event time (count windows: inf, the newest)."""
 
@@ -109,6 +141,7 @@ class Pane:
     first_position: int
     n_records: int
     table: Table
+    ledger: int = 0  # the number of its predictions' ledger, 0 = no labels are awaited
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,3 +325,15 @@ def row_count(records: Records, rows: slice | np.ndarray) -> int:
 def total(panes: Sequence[Pane]) -> Table:
     """The sum of the panes' tables, as a table of its own."""
     return summary.total([pane.table for pane in panes])
+
+
+def ledgers_of(panes: Sequence[Pane]) -> tuple[int, ...]:
+    """The numbers of the panes' ledgers."""
+    return tuple(pane.ledger for pane in panes if pane.ledger)
+
+
+def cut_short(stream: Stream, profile: str, panes: Sequence[Pane]) -> Window:
+    """What panes hold that fit no window of these settings."""
+    start_s, end_s = min(p.start_s for p in panes), max(p.end_s for p in panes)
+    n_records, ledgers = sum(p.n_records for p in panes), ledgers_of(panes)
+    return Window(stream, start_s, end_s, n_records, total(panes), profile, partial=True, ledgers=ledgers)

@@ -53,7 +53,7 @@ def replay(folder: Path, stream: list[str], reference: list[str], **settings: An
         made = profiles.build_profile(loaded, folder / "reference.csv")
     (folder / "reference.profile").write_bytes(made.to_bytes())
     sink = Kept()
-    app.replay(loaded, path, folder / "stream.csv", sink, lambda n: None)
+    app.replay(loaded, path, [folder / "stream.csv"], sink, lambda n: None)
     return sink.decisions
 
 

@@ -1,7 +1,8 @@
 """Which kind of drift a window shows, with the figures that say so and what to do about it.
 
 Asked in this order, of a window that has raised an alarm already:
-data_quality: a pipeline fault struck a larger share of the rows than changed cells in any other feature (`faults`);
+data_quality: a pipeline fault struck a larger share of the rows than changed cells in any other feature (`faults`; of
+the prediction only that it is missing, of a wrong type or unknown: otherwise it moves with what moves it);
 prior: the labels' shares moved, and the features moved as the reference re-weighted to them says (`label_shift`);
 concept: the loss moved by more than the reference re-weighted to today's features explains, and that rest is larger
 than what they explain (`loss_shift`); labels are needed to see it;
@@ -20,7 +21,7 @@ import numpy as np
 from detectors.basis import Basis
 from detectors.grid import SPECIAL
 from detectors.performance import label_shift, loss_model, loss_shift
-from detectors.performance.faults import faults
+from detectors.performance.faults import MIN_RISE, faults
 from detectors.performance.label_shift import LabelShift
 from detectors.performance.loss_model import LossModel
 from detectors.performance.loss_shift import LossShift
@@ -88,7 +89,8 @@ class Learnt:
         """Rows of a table: the most that any feature has which the model sees."""
         grid = self.basis.grid
         special = counts[: grid.n_special].reshape(-1, SPECIAL).sum(axis=1)
-        return max((float(counts[grid.slice(j)].sum() + special[j]) for j in self.features.tolist()), default=0.0)
+        seen = self.features.tolist() or [0 if self.prediction is None else self.prediction]
+        return max(float(counts[grid.slice(j)].sum() + special[j]) for j in seen)
 
 
 def labels_of(learnt: Learnt, codes: np.ndarray, names: tuple[str, ...], label: np.ndarray, loss: np.ndarray) -> Labels:
@@ -115,7 +117,11 @@ def kind_of(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None = N
     moved = moves(learnt.basis, learnt.counts, current, learnt.features, n_reference)
     loss = explained_by_features(learnt, labelled, float(moved.distance.sum()))
     said = sentences(learnt, current, moved)
-    broken = [f for f in faults(learnt.basis.grid, learnt.counts, current) if f.feature in learnt.features]
+    broken = [
+        f
+        for f in faults(learnt.basis.grid, learnt.counts, current)
+        if f.feature in learnt.features or (f.feature == learnt.prediction and f.fault in MIN_RISE)
+    ]
     if broken:
         whole = ~np.isin(learnt.features, [f.feature for f in broken])
         beside, struck = np.sqrt(moved.distance[whole & (moved.z > MOVED)].max(initial=0.0)) / 2, broken[0].share

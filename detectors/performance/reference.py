@@ -19,11 +19,13 @@ from detectors.performance.direct_loss import DirectLoss
 from detectors.performance.kind import Labels, Learnt, labels_of
 from detectors.performance.loss import loss, residual
 from detectors.performance.loss_model import LossModel
+from detectors.performance.metric import Metric
 from detectors.performance.multiclass import Multiclass
 from detectors.performance.regression import Regression
 from detectors.performance.scores import Scores
 from detectors.performance.tally import PredictionKind, Tally, tally_of
 
+LOSSES = 3  # sums of the loss: rows, loss, its square
 FIFTHS = (0.2, 0.4, 0.6, 0.8)  # of a numeric label, as its groups
 
 
@@ -46,6 +48,48 @@ class PerformanceReference:
     def group(self, label: np.ndarray) -> np.ndarray:
         """Index of each label's group, intp, −1 for none; labels as `Tally.count` takes them."""
         return groups(self.tally, self.edges, label)
+
+    @cached_property
+    def expectation(self) -> DirectLoss:
+        """What to expect of a row's losses, the judged one first."""
+        return self.direct_loss or DirectLoss({"loss": self.labels.model})
+
+    @property
+    def size(self) -> int:
+        """Length of a window's sums: the tally's, then rows, their loss and its square, rows of each label."""
+        return self.tally.size + LOSSES + len(self.labels.names)
+
+    def count(self, prediction: np.ndarray, label: np.ndarray, loss: np.ndarray) -> np.ndarray:
+        """The sums of a batch, float64 (size,); rows as `Tally.count` takes them, with the loss of each."""
+        group = self.group(label)
+        known = np.isfinite(loss) & (group >= 0)
+        true = loss[known]
+        by_label = np.bincount(group[known], minlength=len(self.labels.names))
+        with np.errstate(over="ignore"):
+            of_loss = [len(true), true.sum(), (true**2).sum()]
+        return np.concatenate([self.tally.count(prediction, label), of_loss, by_label])
+
+    def estimates(self, cells: np.ndarray, expected: np.ndarray) -> tuple[Metric, ...]:
+        """Metrics without labels: from the rows in each cell of the prediction, and the sums of `expectation`."""
+        if self.confidence is not None:
+            return self.confidence.metrics(cells)
+        n_sample = max(float(expected[0]), 1.0)
+        return self.expectation.metrics(expected * (max(float(cells.sum()), n_sample) / n_sample))
+
+    def labelled(self, sums: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """What `kind_of` takes, of a window's sums and those of `expectation` over a sample of the window's rows.
+
+        Which rows of the sample have their label is not known. The sample stands for all; loss and expected loss vary
+        together as they do where the expectation is right. The rest of the loss then has the variance
+        (var loss − 2 var expected) / n + var expected / sample.
+        """
+        n, loss, loss_2 = sums[self.tally.size :][:LOSSES].tolist()
+        by_label = sums[self.tally.size + LOSSES :]
+        n_sample = max(float(expected[0]), 1.0)
+        mean, square = (float(v) / n_sample for v in expected[1:3])
+        together = max(square - mean**2, 0.0) * (3 - n / n_sample) / 2
+        both = n * together + loss * mean
+        return np.concatenate([[n, loss, loss_2, n * mean, n * square, both], by_label])
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Every part by its name; `from_arrays` is the inverse."""

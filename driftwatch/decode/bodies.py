@@ -105,7 +105,7 @@ class BodyDecoder:
         self._json = JsonDecoder(schema)
         self._rows = InferenceRows(schema)
         self._halves = halves
-        self._roots = {c.path[0] for c in schema.columns} | {"label"}
+        self._roots = {c.path[0] for c in schema.columns} | {"label" if schema.label is None else schema.label.path[0]}
         self._id_key = schema.id_path[0] if len(schema.id_path) == 1 else None
 
     def decode(self, frames: Frames) -> Decoded:
@@ -125,8 +125,10 @@ class BodyDecoder:
         decoded = self._json.decode(events)
         poison = sorted((*decoded.poison, *expanded.poison), key=lambda p: p.position)
         discarded = Counter(decoded.discarded) + expanded.discarded
+        end = int(frames.positions[-1])
+        labels, n_invalid = decoded.labels, decoded.invalid_labels
         return Decoded(
-            decoded.records, tuple(poison), int(frames.positions[-1]), dict(discarded), events, expanded.waiting_s
+            decoded.records, tuple(poison), end, dict(discarded), events, expanded.waiting_s, labels, n_invalid
         )
 
     def _expand(self, expanded: _Expanded, body: bytes, headers: Mapping[str, str]) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 
 from driftwatch.decode import cells, lenient
 from driftwatch.decode.columns import Columns, categories, in_range, numbers, take_marks, times, vectors
+from driftwatch.decode.labels import READ_LABELS
 from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
-from driftwatch.records import Decoded, Frames, Lines, Mark, Poison, Records, Schema
+from driftwatch.records import Decoded, Frames, Labels, Lines, Mark, Poison, Records, Schema
 
 PORTION = 200
 UNMARKED = np.empty((0, 2), np.intp)
@@ -64,26 +65,33 @@ class JsonDecoder:
         in_order = schema.of_kind("numeric") + schema.of_kind("categorical") + schema.of_kind("embedding")
         self._is_feature = np.array([c.group == "features" for c in in_order], bool)
         # Features that do not lie in one container are absent only where all of them are; else they are missing.
+        self._read_stated = self._root.reader((ID, TIME, MODEL, VERSION, LABEL))
+        self._label = None if schema.label is None else READ_LABELS[schema.label.kind]
         self._is_scattered = len({c.path[:-1] or c.path for c in in_order if c.group == "features"}) > 1
 
     def decode(self, frames: Frames) -> Decoded:
-        """The rows, the poison and the discarded of a batch; every message is exactly one of them."""
+        """The rows, the labels, the poison and the discarded of a batch; every message is exactly one of them."""
         batch = self._read(frames)
         rows = np.delete(np.arange(len(frames.messages)), batch.aside)
-        # A column may claim the place of model, version or label: then their slots stay as they are here.
-        unstated: tuple[Any, ...] = (None, None, self._schema.model, self._schema.version, msgspec.UNSET)
-        values: list[Sequence[Any]] = [(v,) * len(rows) for v in unstated]
-        values += [()] * len(self._schema.columns)
-        self._root.transpose(batch.events, values)
-        ids, versions = values[ID], values[VERSION]
+        labels, n_invalid = None, 0
+        if self._label is not None and (found := self._find_labels(batch.events)) is not None:
+            alone, stated = found
+            labels, n_invalid = self._labels(batch, rows[alone], stated)
+            rows, batch.events = rows[~alone], list(compress(batch.events, (~alone).tolist()))
+        values = self._values(batch.events)
+        ids, versions, truths = values[ID], values[VERSION], values[LABEL]
         arrived_s = None if frames.arrived_s is None else frames.arrived_s[rows]
         times_s = times(values[TIME], self._schema.time_unit, arrived_s)
         columns = self._columns(values, len(rows))
         keep = self._keep(batch, rows, values, times_s, columns)
         if not keep.all():
             rows, times_s, columns = rows[keep], times_s[keep], columns.take(keep)
-            ids, versions = tuple(compress(ids, keep)), tuple(compress(versions, keep))
+            ids, versions, truths = (tuple(compress(column, keep)) for column in (ids, versions, truths))
         marked = np.argwhere(columns.marks) if columns.marks.any() else UNMARKED
+        beside = None
+        if self._label is not None and truths.count(msgspec.UNSET) < len(truths):
+            beside, invalid = self._label(truths)
+            n_invalid += int(invalid.sum())
         records = Records(
             frames.shard,
             frames.positions[rows],
@@ -96,9 +104,55 @@ class JsonDecoder:
             columns.embeddings,
             columns.states,
             self._versions(versions),
+            beside,
         )
         poison = tuple(sorted(batch.poison, key=lambda p: p.position))
-        return Decoded(records, poison, int(frames.positions[-1]), dict(batch.discarded))
+        end = int(frames.positions[-1])
+        return Decoded(records, poison, end, dict(batch.discarded), labels=labels, invalid_labels=n_invalid)
+
+    def _values(self, events: Sequence[msgspec.Struct]) -> list[Sequence[Any]]:
+        """The values of every slot."""
+        # A column may claim the place of model, version or label: then their slots stay as they are here.
+        unstated: tuple[Any, ...] = (None, None, self._schema.model, self._schema.version, msgspec.UNSET)
+        values: list[Sequence[Any]] = [(v,) * len(events) for v in unstated]
+        values += [()] * len(self._schema.columns)
+        self._root.transpose(events, values)
+        return values
+
+    def _find_labels(self, events: Sequence[msgspec.Struct]) -> tuple[np.ndarray, Sequence[Sequence[Any]]] | None:
+        """Which events are labels, bool (n,): those that hold one, and nothing of any column. None: none is.
+
+        With the values of their slots that are no columns.
+        """
+        alone = self._root.silent(events)
+        if not alone.any():
+            return None
+        stated = self._stated(list(compress(events, alone.tolist())))
+        if (n := stated[LABEL].count(msgspec.UNSET)) == len(stated[LABEL]):
+            return None
+        if n:
+            labelled = [value is not msgspec.UNSET for value in stated[LABEL]]
+            alone[alone] = labelled
+            stated = [tuple(compress(values, labelled)) for values in stated]
+        return alone, stated
+
+    def _stated(self, events: Sequence[msgspec.Struct]) -> Sequence[Sequence[Any]]:
+        """The values of the slots that are no columns."""
+        if self._read_stated is None or not events:
+            return self._values(events)
+        return tuple(zip(*map(self._read_stated, events), strict=True))
+
+    def _labels(self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]]) -> tuple[Labels, int]:
+        """The labels in the messages `rows`; and how many hold a value that is none."""
+        arrived_s = None if batch.frames.arrived_s is None else batch.frames.arrived_s[rows]
+        times_s = times(values[TIME], self._schema.time_unit, arrived_s)
+        keep = self._acceptable(batch, rows, values, times_s)
+        assert self._label is not None
+        found, invalid = self._label(values[LABEL])
+        n_invalid = int((keep & (invalid | np.isnan(found))).sum())
+        keep &= ~np.isnan(found)
+        ids = _ids(tuple(compress(values[ID], keep.tolist())), bounded=batch.is_typed)
+        return Labels(ids, times_s[keep], found[keep]), n_invalid
 
     def _read(self, frames: Frames) -> _Batch:
         batch = _Batch(frames)
@@ -159,14 +213,24 @@ class JsonDecoder:
         self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]], times_s: np.ndarray, columns: Columns
     ) -> np.ndarray:
         """Which events are rows, bool (n,); what the others are is noted in the batch."""
-        n, labels = len(rows), values[LABEL]
+        keep = self._acceptable(batch, rows, values, times_s)
+        if self._label is None and values[LABEL].count(msgspec.UNSET) < len(rows):  # labels that nobody asked for
+            alone = keep & np.logical_and.reduce(columns.absent(), axis=1)
+            alone &= np.array([value is not msgspec.UNSET for value in values[LABEL]])
+            batch.discarded.update({"label": int(alone.sum())} if alone.any() else {})
+            keep &= ~alone
+        return keep
+
+    def _acceptable(
+        self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]], times_s: np.ndarray
+    ) -> np.ndarray:
+        """Which events are of this model, with an id and a time, bool (n,); the others are noted in the batch."""
+        n = len(rows)
         keep = in_range(times_s)
-        has_labels = labels.count(msgspec.UNSET) < n
         are_ours = values[MODEL].count(self._schema.model) == n and set(map(type, values[ID])) <= {str, int}
         have_versions = batch.is_typed or Mark.INVALID not in values[VERSION]
-        if keep.all() and are_ours and have_versions and not has_labels:
+        if keep.all() and are_ours and have_versions:
             return keep
-        is_label = np.logical_and.reduce(columns.absent(), axis=1) if has_labels else np.zeros(n, bool)
         for row, at in enumerate(rows.tolist()):
             model, version, id_ = values[MODEL][row], values[VERSION][row], values[ID][row]
             if Mark.INVALID in {model, version}:
@@ -179,8 +243,6 @@ class JsonDecoder:
             elif not keep[row]:
                 place = _place(self._schema.time_path)
                 batch.refuse(at, "time", cells.why_no_time(values[TIME][row], self._schema.time_unit, place))
-            elif is_label[row] and labels[row] is not msgspec.UNSET:
-                batch.discarded["label"] += 1
             else:
                 continue
             keep[row] = False

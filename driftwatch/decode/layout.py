@@ -7,9 +7,12 @@ structs is transposed into columns of leaf values without a Python loop over eve
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import compress, repeat
+from operator import attrgetter, is_
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
+import numpy as np
 from msgspec.structs import astuple
 
 from driftwatch.decode import cells
@@ -33,6 +36,11 @@ class Leaf:
     invalid: object = None
     absent: object = None
 
+    @property
+    def holds_columns(self) -> bool:
+        """Whether this is a column's value."""
+        return self.slot >= FIRST_COLUMN
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -46,6 +54,8 @@ class Node:
     invalid: msgspec.Struct  # … no object
     absent: msgspec.Struct  # … not there
     settles: tuple[Callable[[Any], object], ...]  # what `settled` does with each child
+    holds_columns: bool
+    may_be_silent: bool  # though it is there, no column may be
 
     def read(self, value: object) -> msgspec.Struct:
         """The struct of any JSON value, field by field."""
@@ -55,11 +65,38 @@ class Node:
             return self.invalid
         return self.wide(*[_child(c, value, key) for key, c in zip(self.keys, self.children, strict=True)])
 
-    def settled(self, event: Any) -> msgspec.Struct:
+    def settled(self, event: msgspec.Struct | None) -> msgspec.Struct:
         """An event of the wide decoder with every value as `read` makes it of a document."""
         if event is None:
             return self.missing
+        if event is self.absent:
+            return self.absent
         return self.wide(*[settle(v) for settle, v in zip(self.settles, astuple(event), strict=True)])
+
+    def silent(self, structs: Sequence[Any]) -> np.ndarray:
+        """Which structs say nothing of any column, bool (n,)."""
+        found = np.ones(len(structs), bool)
+        some = structs  # those that have said nothing so far
+        for at, child in enumerate(self.children):
+            if not child.holds_columns:
+                continue
+            read = attrgetter(f"f{at}")
+            # What is absent is one and the same object everywhere: the default that the decoder fills in.
+            here = np.fromiter(map(is_, map(read, some), repeat(child.absent)), bool, len(some))
+            if isinstance(child, Node) and child.may_be_silent:
+                inside = [i for i in np.flatnonzero(~here).tolist() if read(some[i]) is not None]
+                here[inside] = child.silent([read(some[i]) for i in inside])
+            if not here.all():
+                found[found] = here
+                some = list(compress(some, here.tolist()))
+            if not some:
+                break
+        return found
+
+    def reader(self, slots: Sequence[int]) -> Callable[[Any], Any] | None:
+        """What takes the values of some slots out of a struct of this node; None where they do not all lie here."""
+        at = {child.slot: f"f{i}" for i, child in enumerate(self.children) if isinstance(child, Leaf)}
+        return attrgetter(*(at[slot] for slot in slots)) if all(slot in at for slot in slots) else None
 
     def transpose(self, structs: Sequence[Any], columns: list[Sequence[Any]]) -> None:
         """Put the values of each leaf into `columns`, at its slot. A struct that is None stands for null."""
@@ -83,6 +120,8 @@ def layout(schema: Schema) -> Node:
     """The root of an event. ConfigError where two paths are one, or one lies inside another."""
     claims = [("id", schema.id_path, _ID), ("time", schema.time_path, _TIME)]
     claims += [(c.name, c.path, _column_leaf(slot, c)) for slot, c in enumerate(schema.columns, FIRST_COLUMN)]
+    if schema.label is not None:
+        claims.append((schema.label.name, schema.label.path, _LABEL))
     leaves: dict[tuple[str, ...], Leaf] = {}
     for name, path, leaf in claims:
         if path in leaves:
@@ -94,7 +133,8 @@ def layout(schema: Schema) -> Node:
     # A column may be called model, version or label (of a car, say): then the event states none.
     leaves.setdefault(("model",), Leaf(MODEL, _NAME, _NAME, _name, schema.model))
     leaves.setdefault(("version",), Leaf(VERSION, _NAME, _NAME, _name, schema.version))
-    leaves.setdefault(("label",), Leaf(LABEL, Any, Any, _as_it_is, msgspec.UNSET))
+    if schema.label is None:
+        leaves.setdefault(("label",), _LABEL)
     return _node(leaves, ())
 
 
@@ -127,7 +167,11 @@ def _with_structs(keys: tuple[str, ...], children: tuple[Node | Leaf, ...]) -> N
         typed(*[getattr(c, state) for c in children]) for state in ("missing", "invalid", "absent")
     )
     settles = tuple(c.settled if isinstance(c, Node) else c.read for c in children)
-    return Node(keys, children, typed, wide, missing, invalid, absent, settles)
+    holds = any(c.holds_columns for c in children)
+    may_be_silent = any(
+        c.may_be_silent if isinstance(c, Node) else not c.holds_columns or c.default is c.absent for c in children
+    )
+    return Node(keys, children, typed, wide, missing, invalid, absent, settles, holds, may_be_silent)
 
 
 def _struct(keys: tuple[str, ...], fields: list[tuple[Any, object]]) -> type[msgspec.Struct]:
@@ -226,3 +270,4 @@ _READ: dict[str, Callable[[object], object]] = {
 _ID = Leaf(ID, Annotated[str, msgspec.Meta(max_length=cells.LONGEST_TEXT)] | int, str | int, _read_id, None)
 _TIME = Leaf(TIME, datetime | float | None, datetime | float | None, cells.read_time, None)
 _NAME = str | int | None
+_LABEL = Leaf(LABEL, Any, Any, _as_it_is, msgspec.UNSET, msgspec.UNSET, msgspec.UNSET, msgspec.UNSET)

@@ -50,6 +50,7 @@ class Terms:
     tokens: Tokens | None = None
     full: Literal["refuse", "shed"] = "refuse"
     durable: Literal["write", "fsync"] = "write"
+    labels: bool = False  # whether anybody reads them
 
 
 class Taken(NamedTuple):
@@ -160,8 +161,8 @@ class Intake:
         if tokens is not None and not tokens.admit(request.headers.get("authorization", "")):
             detail = "`Authorization` must be `Bearer` and a token that is known here."
             return Answer(HTTPStatus.UNAUTHORIZED, detail, (("www-authenticate", "Bearer"),))
-        if request.path == "/v1/labels":
-            return Answer(HTTPStatus.NOT_IMPLEMENTED, "labels are not yet taken; send predictions and features only.")
+        if request.path == "/v1/labels" and not self._terms.labels:
+            return Answer(HTTPStatus.NOT_IMPLEMENTED, "nobody reads labels here: `events.label` says none.")
         encoding = request.headers.get("content-encoding", "identity").lower()
         if encoding not in {"identity", "gzip", "x-gzip"}:
             return _unsupported(f"`Content-Encoding` must be gzip or absent; got {encoding!r}.")
@@ -170,7 +171,7 @@ class Intake:
     def _misfit(self, request: Request, headers: dict[str, str]) -> Answer | None:
         """What is wrong with what the headers say of the body; drops those that say nothing on this path."""
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if request.path == "/v1/predictions":
+        if request.path in {"/v1/predictions", "/v1/labels"}:
             for name in [name for name in headers if name.startswith("ce-")]:
                 del headers[name]
             if media_type not in JSON_TYPES | LINES_TYPES:

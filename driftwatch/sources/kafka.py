@@ -40,7 +40,8 @@ class KafkaSource:
     """A `Source` over topics whose partitions a consumer group divides.
 
     `connect` makes the client, and raises BrokerUnavailable until a broker answers. `lacks` is told what keeps the
-    source from reading, in words, and None when it reads. After the last commit `leave` ends the connection.
+    source from reading, in words, and None when it reads. After the last commit `leave` ends the connection. `labels`:
+    the topics that hold labels alone.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class KafkaSource:
         connect: Callable[[], Client],
         lacks: Callable[[str | None], object] = lambda text: None,
         *,
+        labels: Set[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._labels = labels
         self._connect, self._lacks, self._clock, self._sleep = connect, lacks, clock, sleep
         self._client: Client | None = None
         self._closed = False
@@ -229,7 +232,7 @@ class KafkaSource:
             # What we committed is gone with the topic that it was of.
             anew = mark is None and partition in self._taken
             self._taken.discard(partition)
-            yield Assigned(shard_of(partition), start, end, mark, anew)
+            yield Assigned(shard_of(partition), start, end, mark, anew, partition[0] in self._labels)
             self._heard_s[partition] = self._clock()
         self._waiting.clear()
         if self._is_new_share:

@@ -1,7 +1,9 @@
 """Events from CSV and Parquet, and the choice of a file's source by its name."""
 
+import gzip
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -10,15 +12,17 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from driftwatch.decode.json import JsonDecoder
 from driftwatch.errors import ConfigError
 from driftwatch.protocols import Assigned, AtEnd, CommitMark, Event, Source, Tick
-from driftwatch.records import Frames, Kind, Schema, Shard
+from driftwatch.records import Column, Frames, Kind, LabelColumn, Schema, Shard
 from driftwatch.sources.files import HEAD_BYTES, POLL_S, JsonLinesSource, open_bytes, shard_name
-from driftwatch.tables import CSV, JSON_LINES, SUFFIXES, Field, Ragged, Row, locate, open_table, reading
+from driftwatch.tables import CSV, JSON_LINES, SUFFIXES, Field, Ragged, Row, candidates, locate, open_table, reading
 
 Place = tuple[str, ...]  # of a value in an event
 
 _OPTIONAL: dict[Place, Kind] = {("model",): "categorical", ("version",): "categorical", ("label",): "numeric"}
+LABEL_LINES = 64  # at which a file of JSON lines is looked to tell whether it holds labels alone
 _INFINITE = {inf: msgspec.Raw(b"1e999"), -inf: msgspec.Raw(b"-1e999")}  # JSON has no other text for them
 
 
@@ -105,10 +109,38 @@ def _fields(schema: Schema, names: list[str], file: Path) -> dict[Place, Field]:
     id_name = _first((schema.id_path[-1], ".".join(schema.id_path)), names)
     if id_name is not None:
         fields[schema.id_path] = Field(id_name, "categorical")
+    if schema.label is not None and (name := _label_name(schema.label, names)) is not None:
+        fields[schema.label.path] = Field(name, "numeric")  # text stays text
+        taken.add(name)
     for path, kind in _OPTIONAL.items():
         if path[0] in names and path[0] not in taken and path not in fields:
             fields[path] = Field(path[0], kind)
     return fields
+
+
+def _label_name(label: LabelColumn, names: Sequence[str]) -> str | None:
+    column = Column(label.name, label.kind, label.path, group="label")
+    return next((name for name in candidates(column) if name in names), None)
+
+
+def holds_labels_alone(path: Path, schema: Schema) -> bool:
+    """Whether the events of a file are labels: they have one, and nothing of any column. Raises ConfigError."""
+    if schema.label is None:
+        return False
+    if str(path).endswith(JSON_LINES):
+        decoder = JsonDecoder(schema)
+        with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            lines = [line for line in islice(file, LABEL_LINES) if not line.isspace()]
+        decoded = decoder.decode(Frames(Shard("head"), lines, np.arange(len(lines) + 1)))
+        return decoded.labels is not None and not len(decoded.records)
+    with open_table(path) as table:
+        held = any(set(candidates(column)) & set(table.names) for column in schema.columns)
+        return not held and _label_name(schema.label, table.names) is not None
+
+
+def only_labels(schema: Schema) -> Schema:
+    """The schema of a table that holds labels and nothing else."""
+    return replace(schema, columns=())
 
 
 def _first(wanted: tuple[str, ...], names: list[str]) -> str | None:

@@ -190,9 +190,9 @@ def transitions(decisions: Sequence[Any]) -> list[tuple[int, str]]:
 
 
 def webhook_ids(decisions: Sequence[Any]) -> set[str]:
-    """The ids of the webhooks that decisions call for."""
+    """The ids of the webhooks that decisions call for, where a target asks for no more than by default."""
     alarms = [a for d in decisions for a in d["alarms"]]
-    return {f"{a['id']}:{a['transition']}" for a in alarms if a["transition"] != "continuing"}
+    return {f"{a['id']}:{a['transition']}" for a in alarms if a["transition"] in ("opened", "resolved")}
 
 
 @dataclass

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from detectors.summary import Sample, Table
 from driftwatch import checkpoint
+from driftwatch.alarms import OpenAlarm, PolicyState, StreamState
 from driftwatch.dedupe import Seen
 from driftwatch.errors import StateError
-from driftwatch.policy import PolicyState, StreamState
 from driftwatch.records import Shard, Stream
 from driftwatch.store import Remembered, ShardRow, Store, StoredDecision, Transaction
-from driftwatch.window import Changes, Pane, PaneKey, ShardState
+from driftwatch.window import Pane, PaneKey, ShardState
 
 NOTHING = Remembered(shards={}, panes={}, seen=[], policy=None, parts={})
 TIMES = st.floats(-1e9, 1e10)
@@ -40,7 +40,7 @@ def table(seed: int) -> Table:
 @given(st.dictionaries(st.text("abc/#0", min_size=1).map(Shard), STATES, max_size=4))
 def test_shards_come_back_from_a_store(shards: dict[Shard, ShardState]) -> None:
     store = Store.open(None, model="credit")
-    store.save(Transaction(shards=checkpoint.stored_shards(Changes(shards, [], []))))
+    store.save(Transaction(shards=checkpoint.stored_shards(shards)))
     assert checkpoint.restored_shards(store.load()) == shards
 
 
@@ -81,7 +81,9 @@ def test_ids_that_come_back_find_the_duplicates_that_a_process_that_went_on_find
 
 
 def test_the_policys_memory_comes_back_and_is_empty_before_the_first_decision() -> None:
-    state = PolicyState({"3": StreamState(1000.0, (None, 750.0), ok_elsewhere={"4": 2})})
+    alarm = OpenAlarm("0123456789abcdef", 750.0, (), "prior", ("it moved",), "recalibrate", 1000.0)
+    drifted = (None, (750.0, "drift"))
+    state = PolicyState({"3": StreamState(1000.0, drifted, {"drift": alarm}, ok_elsewhere={"4": 2})})
     assert checkpoint.restored_policy(NOTHING) == PolicyState()
     assert checkpoint.restored_policy(replace(NOTHING, policy=state.to_bytes())) == state
 

@@ -88,6 +88,7 @@ def test_the_table_says_what_drifted_and_when_an_alarm_opened_and_was_resolved(f
     assert printed[2].split()[3] == "drift"
     assert printed[2].split()[5].startswith("x")
     assert printed[3].strip().startswith(f"alarm {alarm['id']} opened: x (")
+    assert printed[4].strip() == f"covariate: {alarm['evidence'][0]}"
     assert printed[-1].strip().startswith(f"alarm {alarm['id']} resolved: x (")
     run(settings)
     assert said("decisions", "-c", settings).out.splitlines() == printed

@@ -1,108 +1,34 @@
 """A sidecar that is killed, at every write or at any time, comes to the decisions and webhooks of one that is not."""
 
 import contextlib
-import json
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from crash_trials import KILLED, Trial, driving, kill_at_every_save
 from sidecar import (
     COUNT,
     TIME,
     TWO_DRIFTS,
     Event,
     Receiver,
-    decided,
     drifting,
     receiving,
     replayed,
-    rounded,
     transitions,
-    webhook_ids,
     write_config,
     write_events,
 )
 
-KILLED = -9
 REFUSALS = [503 if n % 10 in (1, 4, 8) else 200 for n in range(40)]  # three of ten
-
-
-@dataclass
-class Trial:
-    """A stream, what an uninterrupted replay says of it, and a driver that kills sidecars on it."""
-
-    folder: Path
-    window: dict[str, object]
-    receiver: Receiver
-    driver: "subprocess.Popen[str]"
-    want: list[Any] = field(default_factory=list)
-    _n: int = 0
-
-    def fresh(self) -> "State":
-        """A sidecar without any state, with a path at the receiver of its own."""
-        self._n += 1
-        folder = self.folder / f"{self._n}"
-        folder.mkdir()
-        settings = write_config(
-            folder,
-            window=self.window,
-            source={"kind": "file", "path": "../events.jsonl"},
-            reference={"profile": "../reference.profile"},
-            sinks=[self.receiver.sink(f"/{self._n}")],
-        )
-        return State(self, settings, f"/{self._n}")
-
-
-@dataclass
-class State:
-    """One state file and what comes of it."""
-
-    trial: Trial
-    config: Path
-    path: str
-
-    def live(self, point: str | None = None, number: int = 0, delay_s: float | None = None) -> int:
-        """One life; its exit code."""
-        order = {"config": str(self.config), "point": point, "number": number, "delay_s": delay_s}
-        driver = self.trial.driver
-        assert driver.stdin is not None
-        assert driver.stdout is not None
-        driver.stdin.write(json.dumps(order) + "\n")
-        driver.stdin.flush()
-        return int(driver.stdout.readline())
-
-    def is_decided(self) -> bool:
-        """Whether every decision is stored."""
-        return len(decided(self.config)) == len(self.trial.want)
-
-    def agrees(self) -> None:
-        """Stored decisions and webhooks are those of the uninterrupted replay."""
-        receiver, found = self.trial.receiver, decided(self.config)
-        assert rounded(found) == rounded(self.trial.want)
-        assert set(receiver.taken[self.path]) == webhook_ids(found)
-        assert receiver.faults == []
 
 
 def disordered(events: list[Event], seconds: float, seed: int = 3) -> list[Event]:
     """The events as they come when each is late by up to so many seconds."""
     delay = np.random.default_rng(seed).uniform(0, seconds, len(events))
     return [events[i] for i in np.argsort(np.arange(len(events)) + delay, kind="stable")]
-
-
-@contextlib.contextmanager
-def driving(log: Path) -> Iterator["subprocess.Popen[str]"]:
-    """The driver of forks, ended afterwards."""
-    command = [sys.executable, str(Path(__file__).with_name("crash_driver.py"))]
-    with log.open("w") as errors:
-        driver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
-        with driver:
-            yield driver
 
 
 @contextlib.contextmanager
@@ -129,19 +55,6 @@ def over_time(tmp_path_factory: pytest.TempPathFactory, profile_bytes: bytes) ->
     """Time windows over events out of order."""
     with trying(tmp_path_factory.mktemp("time"), TIME, profile_bytes) as trial:
         yield trial
-
-
-def kill_at_every_save(trial: Trial, point: str) -> None:
-    """Once at the first save, once at the second … until there is none left to be killed at."""
-    n_saves = 0
-    state = trial.fresh()
-    while state.live(point, n_saves + 1) == KILLED:
-        n_saves += 1
-        assert state.live() == 0
-        state.agrees()
-        state = trial.fresh()
-    state.agrees()
-    assert n_saves > len(trial.want)  # every window's save, and the end's
 
 
 def test_killed_before_any_write_of_the_store_it_goes_on_as_if_nothing_had_been(over_rows: Trial) -> None:

@@ -36,7 +36,13 @@ DECISIONS = st.builds(
     quality=st.lists(st.builds(QualityLine, WORDS, WORDS, NUMBERS, NUMBERS, VERDICTS), max_size=2).map(tuple),
     alarms=st.lists(
         st.builds(
-            AlarmLine, WORDS, st.just("opened"), WORDS, st.none(), WORDS, st.lists(FEATURES, max_size=2).map(tuple)
+            *(AlarmLine, WORDS, st.just("opened"), WORDS, st.none(), WORDS),
+            *(
+                st.lists(FEATURES, max_size=2).map(tuple),
+                st.just("drift"),
+                st.lists(WORDS, max_size=2).map(tuple),
+                WORDS,
+            ),
         ),
         max_size=2,
     ).map(tuple),
@@ -72,18 +78,22 @@ def a_decision(**changes: object) -> Decision:
 
 def test_the_keys_stand_in_the_order_that_the_interface_shows() -> None:
     feature = AlarmFeature("age", "ks", 0.21, 3e-7, 0.64, 0.21, 10.5)
-    alarm = AlarmLine("0123456789abcdef", "opened", "covariate", None, "2026-01-01T00:00:00Z", (feature,))
+    alarm = AlarmLine(
+        *("0123456789abcdef", "opened", "covariate", None, "2026-01-01T00:00:00Z", (feature,)),
+        *("drift", ("`age` moved",), "watch"),
+    )
     shown = json.loads(encode(a_decision(alarms=(alarm,))))
     assert list(shown) == [
         *("window", "verdict", "scores", "quality", "alarms"),
-        *("part", "partial", "share", "revision", "p_value", "threshold", "caution", "reason"),
+        *("part", "partial", "share", "revision", "p_value", "threshold", "caution", "reason", "performance"),
     ]
     assert list(shown["window"]) == ["model", "version", "segment", "start", "end", "n_records"]
     assert list(shown["scores"][0]) == [
         *("feature", "detector", "statistic", "p_value", "effect", "n_reference", "n_current", "verdict", "reason")
     ]
     assert list(shown["quality"][0]) == ["feature", "check", "value", "reference", "verdict"]
-    assert list(shown["alarms"][0]) == ["id", "transition", "kind", "pattern", "started_at", "features"]
+    assert list(shown["alarms"][0])[:6] == ["id", "transition", "kind", "pattern", "started_at", "features"]
+    assert list(shown["alarms"][0])[6:] == ["class", "evidence", "suggestion"]
     assert list(shown["alarms"][0]["features"][0])[:5] == ["feature", "detector", "effect", "p_value", "contribution"]
     assert shown["window"]["segment"] is None
     assert shown["share"] is None
@@ -139,7 +149,7 @@ def test_what_is_no_decision_is_refused_and_quoted() -> None:
 
 def test_keys_of_a_later_version_are_ignored() -> None:
     line = encode(a_decision())
-    assert decode(line[:-1] + b',"performance":[{"metric":"roc_auc"}]}') == a_decision()
+    assert decode(line[:-1] + b',"patterns":[{"metric":"roc_auc"}]}') == a_decision()
 
 
 @given(st.floats(0, 7_258_118_400, allow_nan=False))

@@ -126,7 +126,9 @@ def judged(story: Story, window: int, transition: Transition | None, *names: str
     start_s = story.start_s + window * WINDOW_S
     line = WindowLine("credit", "3", None, rfc3339(start_s), rfc3339(start_s + WINDOW_S), 200)
     alarms = (
-        () if transition is None else (AlarmLine(id, transition, "covariate", None, "", tuple(map(feature, names))),)
+        ()
+        if transition is None
+        else (AlarmLine(id, transition, "covariate", None, "", tuple(map(feature, names)), "drift", (), "watch"),)
     )
     verdict: Literal["drift", "ok"] = "drift" if transition == "opened" else "ok"
     return Decision(line, verdict, (), (), alarms, 1, False, None, 0, 0.1, 9.0, ())

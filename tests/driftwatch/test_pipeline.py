@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from sidecar import Event, drifting, events
 
 from driftwatch import app, pipeline
+from driftwatch.alarms import Persistence
 from driftwatch.count import RowCounter
 from driftwatch.count_window import CountWindower
 from driftwatch.decision import Decision
@@ -77,7 +78,7 @@ def parts(source: MemorySource, store: Store, windower: Windower, **changed: Any
         "decoder": JsonDecoder(SCHEMA),
         "windower": windower,
         "monitor": Monitor({}, min_records=1),
-        "policy": Policy(1, 1, 0.0, {}),
+        "policy": Policy(Persistence(1, 1, 0.0), {}),
         "store": store,
         "sinks": [],
         "dead_letters": None,

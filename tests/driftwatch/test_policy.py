@@ -12,15 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.openings import count_openings
+from detectors.performance.kind import Kind
 from detectors.score import Score
 from detectors.summary import Table
+from driftwatch.alarms import MAX_VERSIONS, Persistence, PolicyState, alarm_id
 from driftwatch.decision import AlarmLine, Decision, encode
-from driftwatch.policy import MAX_VERSIONS, Policy, PolicyState, alarm_id, webhooks
+from driftwatch.notices import webhooks
+from driftwatch.policy import Policy
 from driftwatch.records import Judgement, Shard, Stream, Window
 
 THRESHOLD, CAUTION = 8.0, 6.0
 FLOORS = {"ks": 0.02, "missing": 0.005, "mmd": 0.02}
 HOUR = 3600.0
+
+
+MOVED = Kind("covariate", ("`age` moved",), "watch")
+
+
+def a_policy(k: int, n: int, cooldown_s: float, floors: dict[str, float]) -> Policy:
+    return Policy(Persistence(k, n, cooldown_s), floors)
 
 
 def a_window(i: int, version: str = "3", *, part: int = 1, partial: bool = False) -> Window:
@@ -42,6 +52,7 @@ def judged(*scores: tuple[str | None, str, float, float], reason: str | None = N
         threshold=THRESHOLD,
         caution_threshold=CAUTION,
         reason=reason,
+        kind=MOVED,
     )
 
 
@@ -72,30 +83,30 @@ def transitions(decisions: Sequence[Decision]) -> list[str]:
     ("effect", "term", "verdict"), [(0.3, 20.0, "drift"), (0.019, 20.0, "ok"), (0.3, 8.0, "ok"), (0.02, 8.1, "drift")]
 )
 def test_a_window_drifts_only_over_the_threshold_and_at_a_floor(effect: float, term: float, verdict: str) -> None:
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judged(("age", "ks", effect, term)), PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judged(("age", "ks", effect, term)), PolicyState())
     assert decision.verdict == verdict
     assert decision.scores[0].verdict == verdict
 
 
 def test_one_effect_at_its_floor_lets_any_score_of_the_feature_count() -> None:
     judgement = judged(("age", "location", 0.4, 20.0), ("age", "ks", 0.02, 2.0), ("income", "location", 9.0, 20.0))
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
     assert [s.verdict for s in decision.scores] == ["drift", "ok", "ok"]
 
 
 def test_without_floors_every_feature_counts() -> None:
     judgement = judged(("age", "location", 0.0, 20.0))
-    decision, _ = Policy(1, 1, 0.0, {}).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, {}).judge(a_window(0), judgement, PolicyState())
     assert decision.verdict == "drift"
 
 
 def test_a_fall_of_a_share_reaches_the_floor_as_a_rise_does() -> None:
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judged(("age", "missing", -0.2, 20.0)), PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judged(("age", "missing", -0.2, 20.0)), PolicyState())
     assert decision.verdict == "drift"
 
 
 def test_a_floor_of_zero_is_reached_by_no_change_at_all_but_not_by_nan() -> None:
-    policy = Policy(1, 1, 0.0, {"ks": 0.0})
+    policy = a_policy(1, 1, 0.0, {"ks": 0.0})
     assert policy.judge(a_window(0), judged(("age", "ks", 0.0, 20.0)), PolicyState())[0].verdict == "drift"
     assert policy.judge(a_window(0), judged(("age", "ks", math.nan, 20.0)), PolicyState())[0].verdict == "ok"
 
@@ -103,8 +114,8 @@ def test_a_floor_of_zero_is_reached_by_no_change_at_all_but_not_by_nan() -> None
 def test_a_score_of_several_features_stands_under_a_star_with_its_detail() -> None:
     score = a_score(None, "mmd", 0.1, detail="age, income")
     psi = a_score("age", "psi", 0.1, detail="caution")
-    judgement = Judgement((score, psi), (20.0, 1.0), 0.1, THRESHOLD, CAUTION)
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
+    judgement = Judgement((score, psi), (20.0, 1.0), 0.1, THRESHOLD, CAUTION, kind=MOVED)
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
     assert [(s.feature, s.detail, s.band) for s in decision.scores] == [
         ("*", "age, income", None),
         ("age", None, "caution"),
@@ -114,7 +125,7 @@ def test_a_score_of_several_features_stands_under_a_star_with_its_detail() -> No
 def test_an_undetermined_window_keeps_each_scores_own_reason() -> None:
     scores = (a_score("age", "ks", None, reason="constant"), a_score("income", "ks", 0.5))
     judgement = Judgement(scores, (-math.inf, 20.0), None, None, None, "too_few_records")
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
     assert (decision.verdict, decision.reason, decision.caution) == ("undetermined", "too_few_records", ())
     assert [(s.verdict, s.reason) for s in decision.scores] == [
         ("undetermined", "constant"),
@@ -124,13 +135,13 @@ def test_an_undetermined_window_keeps_each_scores_own_reason() -> None:
 
 def test_a_judgement_without_a_threshold_is_never_ok() -> None:
     judgement = Judgement((a_score("age", "ks", 0.3),), (20.0,), None, None, None)
-    decision, _ = Policy(1, 1, 0.0, {}).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, {}).judge(a_window(0), judgement, PolicyState())
     assert (decision.verdict, decision.reason) == ("undetermined", "no_threshold")
 
 
 def test_a_score_that_could_not_be_computed_is_undetermined_in_a_determined_window() -> None:
     scores = (a_score("age", "ks", None, reason="constant"), a_score("income", "ks", 0.5))
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(
         a_window(0), Judgement(scores, (-math.inf, 1.0), 0.5, THRESHOLD, CAUTION), PolicyState()
     )
     assert decision.verdict == "ok"
@@ -145,8 +156,9 @@ def test_quality_lines_carry_the_verdict_of_their_score() -> None:
         threshold=THRESHOLD,
         caution_threshold=CAUTION,
         quality=(("age", "missing", 0.31, 0.01), ("age", "invalid", 0.0, 0.0), ("region", "unseen", 0.1, 0.0)),
+        kind=MOVED,
     )
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
     assert [(q.feature, q.check, q.value, q.reference, q.verdict) for q in decision.quality] == [
         ("age", "missing", 0.31, 0.01, "drift"),
         ("age", "invalid", 0.0, 0.0, "ok"),
@@ -159,7 +171,7 @@ def test_the_window_is_shown_with_its_part_share_and_times() -> None:
         *(Stream("credit", "3"), 0.0, 300.5, 7, Table(np.zeros(1, np.int64), np.zeros(0)), "", 2, True),
         share=((Shard("p/0"),), 4),
     )
-    shown = json.loads(encode(Policy(1, 1, 0.0, FLOORS).judge(window, JUDGEMENTS["ok"], PolicyState())[0]))
+    shown = json.loads(encode(a_policy(1, 1, 0.0, FLOORS).judge(window, JUDGEMENTS["ok"], PolicyState())[0]))
     assert shown["window"] == {
         **{"model": "credit", "version": "3", "segment": None, "n_records": 7},
         **{"start": "1970-01-01T00:00:00Z", "end": "1970-01-01T00:05:00.500000Z"},
@@ -172,13 +184,13 @@ def test_the_window_is_shown_with_its_part_share_and_times() -> None:
 
 def test_caution_names_what_is_near_the_threshold_and_over_a_floor_by_falling_term() -> None:
     judgement = judged(("a", "ks", 0.3, 6.5), ("b", "ks", 0.3, 7.5), ("c", "ks", 0.001, 7.7), ("d", "ks", 0.3, 6.0))
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
     assert decision.caution == ("b", "a")
     assert decision.verdict == "ok"
 
 
 def test_caution_names_what_drifts_until_for_is_met() -> None:
-    decisions = run(Policy(2, 3, 0.0, FLOORS), ["drift", "drift"])
+    decisions = run(a_policy(2, 3, 0.0, FLOORS), ["drift", "drift"])
     assert [d.caution for d in decisions] == [("age",), ()]
     assert transitions(decisions) == ["", "opened"]
 
@@ -188,7 +200,7 @@ def test_an_alarm_names_the_drifting_then_the_near_features_with_their_contribut
         *(("near", "ks", 0.3, 7.0), ("second", "location", 0.3, 9.0), ("second", "ks", 0.1, 3.0)),
         *(("first", "ks", 0.06, 12.0), ("none", "ks", 0.3, 1.0)),
     )
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
     features = decision.alarms[0].features
     assert [(f.feature, f.detector) for f in features] == [("first", "ks"), ("second", "location"), ("near", "ks")]
     assert [f.contribution for f in features] == pytest.approx([12 / 28, 9 / 28, 7 / 28])
@@ -198,14 +210,14 @@ def test_an_alarm_names_the_drifting_then_the_near_features_with_their_contribut
 
 def test_an_alarm_names_at_most_twenty_features() -> None:
     judgement = judged(*((f"f{i}", "ks", 0.3, 10.0 + i) for i in range(30)))
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
     assert [f.feature for f in decision.alarms[0].features] == [f"f{i}" for i in range(29, 9, -1)]
     assert sum(f.contribution or 0 for f in decision.alarms[0].features) == pytest.approx(1)
 
 
 def test_a_term_beyond_all_numbers_still_gives_contributions() -> None:
     judgement = judged(("age", "ks", 0.3, math.inf), ("income", "ks", 0.3, math.inf))
-    decision, _ = Policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
+    decision, _ = a_policy(1, 1, 0.0, FLOORS).judge(a_window(0), judgement, PolicyState())
     assert [f.contribution for f in decision.alarms[0].features] == [0.5, 0.5]
 
 
@@ -213,37 +225,37 @@ def test_a_term_beyond_all_numbers_still_gives_contributions() -> None:
 
 
 def test_a_drift_opens_one_alarm_and_three_calm_windows_resolve_it() -> None:
-    decisions = run(Policy(1, 1, 0.0, FLOORS), ["ok", "drift", "drift", "ok", "ok", "drift", "ok", "ok", "ok", "ok"])
+    decisions = run(a_policy(1, 1, 0.0, FLOORS), ["ok", "drift", "drift", "ok", "ok", "drift", "ok", "ok", "ok", "ok"])
     assert transitions(decisions) == ["", "opened", *["continuing"] * 6, "resolved", ""]
     assert len({alarm.id for decision in decisions for alarm in decision.alarms}) == 1
 
 
 def test_an_undetermined_window_neither_opens_nor_resolves() -> None:
     verdicts = ["drift", "undetermined", "ok", "undetermined", "ok", "undetermined", "undetermined", "ok"]
-    decisions = run(Policy(1, 1, 0.0, FLOORS), verdicts)
+    decisions = run(a_policy(1, 1, 0.0, FLOORS), verdicts)
     assert transitions(decisions) == ["opened", *["continuing"] * 6, "resolved"]
 
 
 def test_an_alarm_began_with_the_first_drifting_window_that_opened_it() -> None:
-    decisions = run(Policy(2, 3, 0.0, FLOORS), ["drift", "ok", "ok", "drift", "ok", "drift"])
+    decisions = run(a_policy(2, 3, 0.0, FLOORS), ["drift", "ok", "ok", "drift", "ok", "drift"])
     assert transitions(decisions)[-1] == "opened"
     assert decisions[-1].alarms[0].started_at == "1970-01-01T03:00:00Z"
 
 
 def test_no_alarm_opens_during_the_cool_down_and_drift_is_shown_as_caution() -> None:
     verdicts = ["drift", "ok", "ok", "ok", "drift", "drift", "drift"]
-    decisions = run(Policy(1, 1, 2 * HOUR, FLOORS), verdicts)
+    decisions = run(a_policy(1, 1, 2 * HOUR, FLOORS), verdicts)
     assert transitions(decisions) == ["opened", "continuing", "continuing", "resolved", "", "opened", "continuing"]
     assert decisions[4].caution == ("age",)
 
 
 def test_an_ok_window_after_the_cool_down_opens_nothing_for_the_drift_within_it() -> None:
     verdicts = [*["drift"] * 2, *["ok"] * 3, *["drift"] * 2, "ok", "ok", "ok"]
-    assert transitions(run(Policy(2, 3, 3 * HOUR, FLOORS), verdicts))[5:] == ["", "", "", "", ""]
+    assert transitions(run(a_policy(2, 3, 3 * HOUR, FLOORS), verdicts))[5:] == ["", "", "", "", ""]
 
 
 def test_a_continuing_alarm_names_the_features_of_the_last_window_that_drifted() -> None:
-    policy, state = Policy(1, 1, 0.0, FLOORS), PolicyState()
+    policy, state = a_policy(1, 1, 0.0, FLOORS), PolicyState()
     _, state = policy.judge(a_window(0), JUDGEMENTS["drift"], state)
     moved, state = policy.judge(a_window(1), judged(("income", "ks", 0.3, 20.0)), state)
     calm, state = policy.judge(a_window(2), JUDGEMENTS["ok"], state)
@@ -283,7 +295,7 @@ def test_alarms_follow_the_rules_as_they_are_written(
     verdicts: list[str], k_of_n: tuple[int, int], cooldown: int
 ) -> None:
     k, n = k_of_n
-    decisions = run(Policy(k, n, cooldown * HOUR, FLOORS), verdicts)
+    decisions = run(a_policy(k, n, cooldown * HOUR, FLOORS), verdicts)
     assert transitions(decisions) == plain_transitions(verdicts, k, n, cooldown)
 
 
@@ -294,7 +306,7 @@ def test_alarms_follow_the_rules_as_they_are_written(
 )
 def test_the_simulated_count_of_openings_is_the_policys(runs: list[list[bool]], k_of_n: tuple[int, int]) -> None:
     k, n = k_of_n
-    policy = Policy(k, n, 0.0, FLOORS)
+    policy = a_policy(k, n, 0.0, FLOORS)
     counted = [transitions(run(policy, ["drift" if x else "ok" for x in xs])).count("opened") for xs in runs]
     assert count_openings(np.array(runs), k, n).tolist() == counted
 
@@ -308,7 +320,7 @@ def test_openings_are_counted_over_any_leading_axes() -> None:
 
 def test_a_for_that_can_never_be_met_is_refused() -> None:
     with pytest.raises(ValueError, match="`for` must be `k of n` with 1 ≤ k ≤ n; got 3 of 2"):
-        Policy(3, 2, 0.0, FLOORS)
+        a_policy(3, 2, 0.0, FLOORS)
     with pytest.raises(ValueError, match="`k` must lie in 1 … `n`; got k=3, n=2"):
         count_openings(np.zeros((1, 1), bool), 3, 2)
 
@@ -317,14 +329,14 @@ def test_a_for_that_can_never_be_met_is_refused() -> None:
 
 
 def test_an_alarm_id_is_the_hash_that_the_docstring_names() -> None:
-    decision = run(Policy(1, 1, 0.0, FLOORS), ["drift"])[0]
+    decision = run(a_policy(1, 1, 0.0, FLOORS), ["drift"])[0]
     text = "credit\n3\n\ndrift\n1970-01-01T00:00:00Z\n1970-01-01T01:00:00Z"
     assert decision.alarms[0].id == hashlib.sha256(text.encode()).hexdigest()[:16]
     assert alarm_id(decision.window, 2) == hashlib.sha256((text + "\n2").encode()).hexdigest()[:16]
 
 
 def test_two_members_that_open_in_one_window_give_one_id() -> None:
-    policy = Policy(1, 1, 0.0, FLOORS)
+    policy = a_policy(1, 1, 0.0, FLOORS)
     other = Window(Stream("credit", "3"), 0.0, HOUR, 50, a_window(0).table, "", share=((Shard("p/1"),), 2))
     ids = {policy.judge(w, JUDGEMENTS["drift"], PolicyState())[0].alarms[0].id for w in (a_window(0), other)}
     assert len(ids) == 1
@@ -348,14 +360,14 @@ def alarms_of(decisions: Sequence[Decision], version: str) -> list[tuple[int, Al
 
 
 def test_versions_open_alarms_of_their_own() -> None:
-    decisions = judge_all(Policy(1, 1, 0.0, FLOORS), [(0, "3", "drift"), (0, "4", "drift"), (1, "3", "drift")])
+    decisions = judge_all(a_policy(1, 1, 0.0, FLOORS), [(0, "3", "drift"), (0, "4", "drift"), (1, "3", "drift")])
     assert transitions(decisions) == ["opened", "opened", "continuing"]
     assert decisions[0].alarms[0].id != decisions[1].alarms[0].id
 
 
 def test_an_alarm_of_a_replaced_version_is_superseded_in_a_window_of_the_new_one() -> None:
     decisions = judge_all(
-        Policy(2, 5, 0.0, FLOORS), [(i, "3", "drift") for i in range(2)] + [(i, "4", "ok") for i in range(2, 9)]
+        a_policy(2, 5, 0.0, FLOORS), [(i, "3", "drift") for i in range(2)] + [(i, "4", "ok") for i in range(2, 9)]
     )
     (_, opened), (at, resolved) = alarms_of(decisions, "3")
     assert (at, decisions[at].window.version) == (6, "4")
@@ -370,19 +382,19 @@ def test_a_version_that_still_has_rows_is_not_superseded() -> None:
     steps = [(0, "9", "drift")]
     for i in range(1, 9):
         steps += [(i, "10", "ok"), (i, "9", "undetermined")]
-    assert all(a.reason is None for _, a in alarms_of(judge_all(Policy(1, 1, 0.0, FLOORS), steps), "9"))
+    assert all(a.reason is None for _, a in alarms_of(judge_all(a_policy(1, 1, 0.0, FLOORS), steps), "9"))
 
 
 def test_a_new_version_that_drifts_supersedes_nothing_until_it_is_ok_in_a_row() -> None:
     verdicts = ["ok", "ok", "drift", "ok", "undetermined", "ok", "ok"]
     steps = [(0, "3", "drift"), *((i + 1, "4", v) for i, v in enumerate(verdicts))]
-    alarms = alarms_of(judge_all(Policy(1, 1, 0.0, FLOORS), steps), "3")
+    alarms = alarms_of(judge_all(a_policy(1, 1, 0.0, FLOORS), steps), "3")
     assert [at for at, a in alarms if a.reason == "superseded"] == [7]
 
 
 def test_windows_from_before_the_last_rows_of_a_version_supersede_nothing() -> None:
     steps = [(9, "3", "drift"), *((i, "4", "ok") for i in range(9))]
-    assert len(alarms_of(judge_all(Policy(1, 1, 0.0, FLOORS), steps), "3")) == 1
+    assert len(alarms_of(judge_all(a_policy(1, 1, 0.0, FLOORS), steps), "3")) == 1
 
 
 def test_a_version_that_comes_back_begins_with_an_empty_history() -> None:
@@ -393,7 +405,7 @@ def test_a_version_that_comes_back_begins_with_an_empty_history() -> None:
         (7, "3", "drift"),
         (8, "3", "drift"),
     ]
-    decisions = judge_all(Policy(2, 5, 0.0, FLOORS), steps)
+    decisions = judge_all(a_policy(2, 5, 0.0, FLOORS), steps)
     assert transitions(decisions)[-2:] == ["", "opened"]
 
 
@@ -402,7 +414,7 @@ def test_the_memory_of_versions_is_bounded_and_keeps_open_alarms() -> None:
         (0, "first", "drift"),
         *((i, f"v{i}", "drift" if i == 1 else "undetermined") for i in range(1, 2 * MAX_VERSIONS)),
     ]
-    policy, state = Policy(1, 1, 0.0, FLOORS), PolicyState()
+    policy, state = a_policy(1, 1, 0.0, FLOORS), PolicyState()
     for i, version, verdict in steps:
         _, state = policy.judge(a_window(i, version), JUDGEMENTS[verdict], state)
     assert len(state.streams) == MAX_VERSIONS
@@ -418,7 +430,7 @@ def test_the_memory_of_versions_is_bounded_and_keeps_open_alarms() -> None:
     st.integers(0, 25),
 )
 def test_a_state_read_back_from_bytes_decides_the_same(steps: list[tuple[int, str, str]], at: int) -> None:
-    policy, kept, state = Policy(1, 2, HOUR, FLOORS), PolicyState(), PolicyState()
+    policy, kept, state = a_policy(1, 2, HOUR, FLOORS), PolicyState(), PolicyState()
     for j, (i, version, verdict) in enumerate(sorted(steps)):
         if j == at:
             state = PolicyState.from_bytes(state.to_bytes())
@@ -432,7 +444,7 @@ def test_a_state_read_back_from_bytes_decides_the_same(steps: list[tuple[int, st
 
 
 def test_an_opened_and_a_resolved_alarm_are_told_and_a_continuing_one_is_not() -> None:
-    decisions = run(Policy(1, 1, 0.0, FLOORS), ["drift", "drift", "ok", "ok", "ok"])
+    decisions = run(a_policy(1, 1, 0.0, FLOORS), ["drift", "drift", "ok", "ok", "ok"])
     told = [hook for decision in decisions for hook in webhooks(decision, ["*.opened", "*.resolved"])]
     alarm = decisions[0].alarms[0].id
     assert [(hook.type, hook.id) for hook in told] == [
@@ -443,24 +455,24 @@ def test_an_opened_and_a_resolved_alarm_are_told_and_a_continuing_one_is_not() -
 
 
 def test_on_chooses_by_glob_over_the_type_without_its_first_word() -> None:
-    decision = run(Policy(1, 1, 0.0, FLOORS), ["drift"])[0]
+    decision = run(a_policy(1, 1, 0.0, FLOORS), ["drift"])[0]
     assert [
         len(webhooks(decision, on)) for on in (["drift.*"], ["*.resolved"], ["driftwatch.*"], [], ["*", "*.opened"])
     ] == [*(1, 0, 0, 0, 1)]
 
 
 def test_a_webhook_says_what_drifted_since_when_and_what_to_do() -> None:
-    decision = run(Policy(1, 1, 0.0, FLOORS), ["drift"])[0]
+    decision = run(a_policy(1, 1, 0.0, FLOORS), ["drift"])[0]
     told = json.loads(msgspec.json.encode(webhooks(decision, ["*"])[0].data))
     shown = json.loads(encode(decision))
     assert told == {
         **{"model": "credit", "version": "3", "window": shown["window"], "transition": "opened"},
         **{"kind": "covariate", "pattern": None, "started_at": "1970-01-01T00:00:00Z"},
-        **{"features": shown["alarms"][0]["features"], "suggestion": "retrain", "links": {}},
+        **{"features": shown["alarms"][0]["features"], "evidence": ["`age` moved"], "suggestion": "watch", "links": {}},
     }
 
 
 def test_a_webhook_of_a_superseded_alarm_names_its_own_version() -> None:
     steps = [(0, "3", "drift"), *((i, "4", "ok") for i in range(1, 4))]
-    data = webhooks(judge_all(Policy(1, 1, 0.0, FLOORS), steps)[-1], ["*.resolved"])[0].data
+    data = webhooks(judge_all(a_policy(1, 1, 0.0, FLOORS), steps)[-1], ["*.resolved"])[0].data
     assert (data["version"], data["reason"]) == ("3", "superseded")

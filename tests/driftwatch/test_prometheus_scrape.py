@@ -35,12 +35,14 @@ def decision(*, undetermined: bool) -> Decision:
     no_score = ScoreLine("age", "ks", None, None, None, 1000, 3, "undetermined", "too_few_records")
     feature = AlarmFeature("age", "ks", 0.25, 1e-9, 1.0, 0.25, None)
     transition: Transition = "continuing" if undetermined else "opened"
+    what = ("0123456789abcdef", transition, "covariate", None, window.start, (feature,))
+    alarm = AlarmLine(*what, "drift", (), "watch")
     return Decision(
         window=window,
         verdict="undetermined" if undetermined else "drift",
         scores=(no_score if undetermined else score,),
         quality=(),
-        alarms=(AlarmLine("0123456789abcdef", transition, "covariate", None, window.start, (feature,)),),
+        alarms=(alarm,),
         part=1,
         partial=False,
         share=None,

@@ -105,7 +105,15 @@ def test_what_a_transaction_does_not_name_stays(path: Path) -> None:
 
 PANES = st.dictionaries(
     st.builds(PaneKey, st.sampled_from(SHARDS), st.sampled_from("34"), st.integers(0, 1), st.sampled_from(["", "h"])),
-    st.builds(PaneRow, st.just(0.0), st.floats(1, 9), st.integers(0, 2**60), st.integers(0, 9), st.binary(max_size=9)),
+    st.builds(
+        PaneRow,
+        st.just(0.0),
+        st.floats(1, 9),
+        st.integers(0, 2**60),
+        st.integers(0, 9),
+        st.binary(max_size=9),
+        st.integers(0, 2**60),
+    ),
     max_size=3,
 )
 STEPS = st.lists(

@@ -6,6 +6,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
@@ -14,6 +15,7 @@ from driftwatch.decision import (
     AlarmFeature,
     AlarmLine,
     Decision,
+    PerformanceLine,
     QualityLine,
     ScoreLine,
     Transition,
@@ -42,7 +44,8 @@ def score(feature: str, detector: str = "ks", value: float | None = 0.25, verdic
 
 def alarm(transition: Transition, *features: str, version: str | None = None, pattern: str | None = None) -> AlarmLine:
     lines = tuple(AlarmFeature(f, "ks", 0.2, 1e-9, 0.5, 0.2, None) for f in features)
-    return AlarmLine("0123456789abcdef", transition, "covariate", pattern, "2024-01-01T00:00:00Z", lines, version)
+    what = ("0123456789abcdef", transition, "covariate", pattern, "2024-01-01T00:00:00Z", lines)
+    return AlarmLine(*what, "drift", (), "watch", version=version)
 
 
 def decision(
@@ -139,6 +142,26 @@ def test_an_alarm_of_a_superseded_version_closes_under_its_own_version(
     assert value(registry, "driftwatch_score", feature="age", detector="ks") == 0.25
 
 
+def test_both_judgements_of_a_window_are_shown_together(registry: CollectorRegistry, metrics: Metrics) -> None:
+    sink = PrometheusSink(metrics)
+    lines = (PerformanceLine("accuracy", "labels", 0.6, 0.5, 0.7, 0.75, 100, "drift"),)
+    concept = replace(alarm("opened", "loss"), kind="concept", of_class="performance")
+    sink.write(decision(score("age"), alarms=(alarm("opened", "age"),)), b"")
+    second = decision(score("loss"), verdict="drift", alarms=(concept,))
+    sink.write(replace(second, revision=1, performance=lines), b"")
+    for kind in ("covariate", "concept"):
+        assert value(registry, "driftwatch_drift_active", kind=kind, pattern="none") == 1
+        assert value(registry, "driftwatch_alarms_total", kind=kind, pattern="none") == 1
+    assert value(registry, "driftwatch_performance", metric="accuracy", source="labels") == 0.6
+    assert value(registry, "driftwatch_score", feature="age", detector="ks") == 0.25
+    assert value(registry, "driftwatch_windows_total", verdict="ok") == 1
+    assert value(registry, "driftwatch_windows_total", verdict="drift") == 0  # a window is counted once
+    sink.write(decision(score("age"), alarms=(alarm("resolved", "age"),)), b"")
+    assert value(registry, "driftwatch_drift_active", kind="covariate", pattern="none") == 0
+    assert value(registry, "driftwatch_drift_active", kind="concept", pattern="none") == 1
+    assert value(registry, "driftwatch_performance", metric="accuracy", source="labels") == 0.6
+
+
 def test_a_superseded_alarm_of_a_version_without_series_makes_none(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
@@ -169,6 +192,40 @@ DECISIONS = st.builds(
     st.sampled_from(["3", "4"]),
     st.sampled_from([None, "opened", "continuing", "resolved"]),
 )
+
+
+def test_labels_that_give_an_alarm_another_kind_close_the_first_one(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    sink = PrometheusSink(metrics)
+
+    def active() -> set[str]:
+        of = [dict(labels) for (name, labels), x in read(registry).items() if name == "driftwatch_drift_active" and x]
+        return {labels["kind"] for labels in of}
+
+    first = decision(verdict="drift", alarms=(alarm("opened", "age"),))
+    sink.write(first, b"")
+    assert active() == {"covariate"}
+    updated = replace(alarm("updated", "age"), kind="prior")
+    sink.write(replace(first, revision=1, alarms=(updated,)), b"")
+    assert active() == {"prior"}
+    sink.write(replace(first, alarms=(replace(updated, transition="continuing"),)), b"")
+    assert active() == {"prior"}
+    sink.write(replace(first, alarms=(replace(updated, transition="resolved"),)), b"")
+    assert active() == set()
+
+
+def test_an_estimate_and_its_error_are_shown_once_both_are_there(registry: CollectorRegistry, metrics: Metrics) -> None:
+    sink = PrometheusSink(metrics)
+    early = PerformanceLine("roc_auc", "estimate", 0.9, 0.88, 0.92, 0.91, 100, "undetermined")
+    late = PerformanceLine("roc_auc", "labels", 0.8, 0.7, 0.9, 0.91, 100, "ok", estimate=0.9)
+    sink.write(replace(decision(), performance=(early,)), b"")
+    assert value(registry, "driftwatch_performance", metric="roc_auc", source="estimate") == 0.9
+    sink.write(replace(decision(), revision=1, performance=(late,)), b"")
+    assert value(registry, "driftwatch_performance", metric="roc_auc", source="labels") == 0.8
+    assert value(registry, "driftwatch_performance", metric="roc_auc", source="estimate") == 0.9
+    error = value(registry, "driftwatch_performance_estimate_error", metric="roc_auc")
+    assert error == pytest.approx(0.1)
 
 
 @given(st.lists(DECISIONS, max_size=6))

@@ -1,0 +1,26 @@
+"""What joins late labels, made from a configuration."""
+
+from collections.abc import Iterable
+
+from detectors.profile import Profile
+from driftwatch.config import Config
+from driftwatch.label_clock import LabelClock
+from driftwatch.label_log import LabelLog
+from driftwatch.labels import LabelBook
+from driftwatch.late_labels import LateLabels
+from driftwatch.ledger import LabelTerms
+from driftwatch.outcomes import OutcomeCounter
+from driftwatch.records import Schema
+
+
+def make_labels(config: Config, schema: Schema, known: Iterable[Profile], *, stored: bool) -> LateLabels | None:
+    """Where labels are kept until their predictions, or the rest of their window, are there; None: none are read."""
+    label, window = config.events.label, config.window
+    if label is None:
+        return None
+    terms = LabelTerms.of(
+        wait_s=label.wait, complete=label.complete, max_pending=label.max_pending, slide_s=window.slide
+    )
+    counters = {profile.hash: OutcomeCounter(profile, schema) for profile in known}
+    book = LabelBook(terms, schema, counters, LabelLog() if stored else None)
+    return LateLabels(book, LabelClock(window.lateness), lambda profile: OutcomeCounter(profile, schema))

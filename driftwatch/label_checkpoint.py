@@ -1,0 +1,103 @@
+"""The book of labels as the store keeps it, and back."""
+
+from dataclasses import replace
+from heapq import heapify, heappush
+from math import inf
+
+import msgspec
+import numpy as np
+
+from driftwatch.errors import StateError
+from driftwatch.label_log import Entry, Kind, LabelChanges, LabelState, unpacked
+from driftwatch.labels import LabelBook
+from driftwatch.ledger import LabelTerms, Ledger, Waiting
+from driftwatch.pending import UNLABELLED, in_sample
+
+_NEVER = -(1 << 62)
+_book = msgspec.msgpack.Decoder(tuple[int, int, float, float])
+
+
+def changes(book: LabelBook) -> LabelChanges | None:
+    """What to store since the last call; None where nothing is stored."""
+    log = book.log
+    if log is None:
+        return None
+    found = LabelChanges(
+        ledgers={n: book.ledgers[n].to_bytes() for n in sorted(book.changed & book.ledgers.keys())},
+        freed=log.freed_ledgers,
+        entries=[entry for entry in log.entries if not entry.ledger or entry.ledger in book.ledgers],
+        windows={
+            n: (book.waiting[n].window.profile, book.waiting[n].to_bytes())
+            for n in sorted(book.new_windows & book.waiting.keys())
+        },
+        judged=log.judged_windows,
+        reached=_NEVER if book.reached == -inf else int(book.reached),
+        book=msgspec.msgpack.encode((book.next_number, book.level, book.terms.bin_s, book.terms.wait_s)),
+    )
+    book.changed.clear()
+    book.new_windows.clear()
+    log.clear()
+    return found
+
+
+def restore(book: LabelBook, state: LabelState) -> None:
+    """Goes back to what was stored, before anything else. Raises StateError.
+
+    Where windows or the wait are others now, windows that wait for labels are judged on those that are there, and
+    what is awaited begins anew.
+    """
+    if state.book is None:
+        return
+    try:
+        book.next_number, book.level, bin_s, wait_s = _book.decode(state.book)
+        book.ledgers = {n: Ledger.from_bytes(n, data) for n, data in state.ledgers.items()}
+        book.waiting = {n: Waiting.from_bytes(data) for n, (_, data) in state.windows.items()}
+        for entry in state.entries:
+            _apply(book, entry)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StateError(f"`state.path` holds labels that cannot be read: {error}. Begin with another file.") from error
+    for ledger in book.ledgers.values():
+        places = book.rows.places(ledger.number)
+        ledger.n, ledger.n_labelled = len(places), int((book.rows.ticks[places] != UNLABELLED).sum())
+    for number, waiting in book.waiting.items():
+        heappush(book.due_at, book.key(waiting.last, number))
+        for n in waiting.ledgers:
+            if n in book.ledgers:
+                book.ledgers[n].windows.add(number)
+    book.touched |= book.waiting.keys()
+    book.early = {ledger.base: ledger for ledger in book.ledgers.values() if ledger.is_early}
+    book.n_early = sum(ledger.n for ledger in book.early.values())
+    book.expiring = [(base + book.terms.wait_bins, ledger.number) for base, ledger in book.early.items()]
+    book.expiring += [(book.expires(w), n) for n, w in book.ledgers.items() if w.is_closed and not w.is_early]
+    heapify(book.expiring)
+    if (bin_s, wait_s) != (book.terms.bin_s, book.terms.wait_s):
+        _outgrow(book, replace(book.terms, bin_s=bin_s, wait_s=wait_s))
+
+
+def _outgrow(book: LabelBook, stored: LabelTerms) -> None:
+    """What was kept on other terms is settled on those; what is still awaited is forgotten."""
+    now, book.terms = book.terms, stored
+    book.outgrown = [(w.end_s, replace(w, partial=True)) for _, w in book.due(-inf, finish=True)]
+    for ledger in list(book.ledgers.values()):
+        book.free(ledger)
+    book.early, book.expiring, book.n_early, book.terms = {}, [], 0, now
+
+
+def _apply(book: LabelBook, entry: Entry) -> None:
+    """Does once more what an entry says was done."""
+    rows, (hashes, *columns) = book.rows, unpacked(entry.body)
+    if entry.kind in (Kind.ROWS, Kind.EARLY):
+        if entry.ledger in book.ledgers:
+            kept = in_sample(hashes, book.level)
+            rows.add(entry.ledger, hashes[kept], *(column[kept] for column in columns))
+        return
+    asked, places = rows.find(hashes)
+    is_early = np.array([book.ledgers[o].is_early for o in rows.owners(places).tolist()], bool)
+    here = is_early != (entry.kind == Kind.JOINED)
+    asked, places = asked[here], places[here]
+    if entry.kind == Kind.GONE:
+        rows.remove(places)
+    else:
+        labels, ticks = columns[0][asked], columns[1][asked]
+        taken = ticks < rows.ticks[places]
+        rows.labels[places[taken]], rows.ticks[places[taken]] = labels[taken], ticks[taken]

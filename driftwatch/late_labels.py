@@ -1,0 +1,81 @@
+"""Late labels as the loop meets them: where they come from, how far they have come, and which windows are due."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from detectors.profile import Profile
+from driftwatch import label_checkpoint
+from driftwatch.label_clock import LabelClock, LabelShards
+from driftwatch.label_log import LabelChanges, LabelState
+from driftwatch.labels import LabelBook
+from driftwatch.outcomes import OutcomeCounter
+from driftwatch.protocols import Assigned
+from driftwatch.records import Decoded, Shard, Window
+from driftwatch.window import ShardState
+
+
+class LateLabels:
+    """The book of labels, with the shards and the watermark that it follows; `counter_of` a profile counts them."""
+
+    def __init__(self, book: LabelBook, clock: LabelClock, counter_of: Callable[[Profile], OutcomeCounter]) -> None:
+        self.book, self.clock, self._counter_of = book, clock, counter_of
+        self.shards = LabelShards()
+        self._only_labels: set[Shard] = set()
+
+    def restore(self, shards: Mapping[Shard, ShardState], state: LabelState) -> None:
+        """Goes on from what was stored. Raises StateError."""
+        self.shards.restore(dict(shards))
+        label_checkpoint.restore(self.book, state)
+
+    def know(self, profile: Profile) -> None:
+        """Counts what is judged on one more profile."""
+        self.book.counters[profile.hash] = self._counter_of(profile)
+
+    def holds(self, shard: Shard) -> bool:
+        """Whether a shard holds labels only, and is read for nothing else."""
+        return shard in self._only_labels
+
+    def assign(self, event: Assigned, position: int, now_s: float) -> None:
+        """A shard of labels is read from `position` on."""
+        self._only_labels.add(event.shard)
+        self.shards.assign(event.shard, position)
+        known = self.shards.state(event.shard)
+        self.clock.hold(event.shard, () if known is None else known.clock_s, now_s)
+
+    def watch(self, shard: Shard, clock_s: tuple[float, ...], now_s: float) -> None:
+        """A shard of predictions, which may hold labels as well, is read from now on."""
+        self.clock.hold(shard, clock_s, now_s)
+
+    def drop(self, shard: Shard) -> None:
+        """A shard is another's now."""
+        self.clock.drop(shard)
+        if shard in self._only_labels:
+            self.shards.revoke(shard)
+            self._only_labels.discard(shard)
+
+    def take(self, shard: Shard, decoded: Decoded, now_s: float) -> None:
+        """What a batch held of labels, once its predictions are counted."""
+        times_s = decoded.records.times_s
+        if decoded.labels is not None:
+            times_s = np.concatenate([times_s, decoded.labels.times_s])
+            self.book.add(decoded.labels)
+        self.clock.shown(shard, times_s, now_s)
+        self.book.discarded["invalid"] += decoded.invalid_labels
+        if shard in self._only_labels:
+            self.shards.moved(shard, decoded.end, self.clock.times_s(shard))
+
+    def changes(self) -> tuple[dict[Shard, ShardState], LabelChanges | None]:
+        """What to store since the last call: of the shards of labels, and of the labels."""
+        return self.shards.changes(), label_checkpoint.changes(self.book)
+
+    def after(self, windows: Sequence[Window], *, finish: bool = False) -> list[Window]:
+        """These windows, and those that are due for their second judgement, in the order of event time."""
+        self.book.register(windows)
+        due = self.book.due(self.clock.watermark_s, finish=finish)
+        if not due:
+            return list(windows)
+        latest_s = np.maximum.accumulate([w.end_s for w in windows]).tolist() if windows else []
+        keyed = [(end_s, 0, i, w) for i, (end_s, w) in enumerate(zip(latest_s, windows, strict=True))]
+        keyed += [(due_s, 1, i, w) for i, (due_s, w) in enumerate(due)]
+        return [w for *_, w in sorted(keyed, key=lambda item: item[:3])]

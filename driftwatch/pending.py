@@ -1,0 +1,170 @@
+"""Predictions that wait for their labels, and labels that wait for their predictions: columns, found by id.
+
+A row is the hash of an id, a value (what was predicted, or a label that waits for it), the label in four bytes, and
+when it came, in ticks that its owner counts. 24 bytes, and 6 of an open-addressing table of the rows' places: 60 MB for
+two million. Places are given in the order of arrival; whoever a row belongs to is found by its place.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+UNLABELLED = 2**32 - 1  # the tick of a row that has no label yet
+LAST_TICK = UNLABELLED - 1
+_LEAST = 1 << 13  # places of the smallest table
+_BLOCK = 1 << 16  # rows moved or entered at a time, which bounds the memory that this takes
+_FULL = 0.75  # of a table
+_LOW = np.uint64(0xFFFF_FFFF)
+_HALF = np.uint64(32)
+
+
+class Pending:
+    """Rows of many owners; an owner is a number over 0. `most`: how many rows may live at once.
+
+    Where there are more, the caller has to let go of some (`free`, `thin`) before it adds others.
+    """
+
+    def __init__(self, most: int) -> None:
+        capacity = most + max(most // 8, _BLOCK)
+        # Memory that is not yet written to costs nothing: the system gives it page by page.
+        self.hashes = np.zeros(capacity, np.uint64)
+        self.values = np.zeros(capacity, np.float64)
+        self.labels = np.zeros(capacity, np.uint32)
+        self.ticks = np.zeros(capacity, np.uint32)
+        self.most, self._capacity = most, capacity
+        self._used, self.n = 0, 0  # places given, rows that live
+        self._table = np.zeros(_LEAST, np.uint32)  # place + 1, 0 = none
+        self._starts = np.zeros(64, np.int64)  # the first place of each run of one owner
+        self._owners = np.zeros(64, np.int64)
+        self._n_runs = 0
+        self.spans: dict[int, list[tuple[int, int]]] = {}  # by owner: places from, to
+
+    def add(self, owner: int, hashes: np.ndarray, values: np.ndarray, ticks: np.ndarray | None = None) -> None:
+        """Adds rows of an owner, without labels where no ticks are given; the number of rows stays within bounds."""
+        n = len(hashes)
+        if not n:
+            return
+        if self._used + n > self._capacity:
+            self._compact()
+        first, stop = self._used, self._used + n
+        self.hashes[first:stop], self.values[first:stop] = hashes, values
+        self.ticks[first:stop] = UNLABELLED if ticks is None else ticks
+        self._own(owner, first, stop)
+        self._used, self.n = stop, self.n + n
+        if self._used > _FULL * len(self._table):
+            self._enter_all()
+        else:
+            self._enter(first, stop)
+
+    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(which of the hashes, place of a row that has it), intp: every row of each."""
+        asked: np.ndarray = np.arange(len(hashes))
+        at = self._home(hashes)
+        found_asked, found = [], []
+        while len(asked):
+            places = self._table[at].astype(np.intp)
+            there = places > 0
+            asked, at, places = asked[there], at[there], places[there] - 1
+            same = self.hashes[places] == hashes[asked]
+            if same.any():
+                found_asked.append(asked[same])
+                found.append(places[same])
+            at = at + 1
+            at[at == len(self._table)] = 0
+        nothing = np.empty(0, np.intp)
+        return np.concatenate([nothing, *found_asked]), np.concatenate([nothing, *found])
+
+    def owners(self, places: np.ndarray) -> np.ndarray:
+        """Whose the rows are, int64."""
+        return np.asarray(self._owners[np.searchsorted(self._starts[: self._n_runs], places, "right") - 1])
+
+    def places(self, owner: int) -> np.ndarray:
+        """The places of an owner's rows, intp, in the order in which they were added."""
+        spans = self.spans.get(owner, [])
+        found = np.concatenate([np.empty(0, np.intp), *(np.arange(a, b) for a, b in spans)])
+        return np.asarray(found[self.hashes[found] != 0])
+
+    def remove(self, places: np.ndarray) -> None:
+        """These rows are gone."""
+        self.hashes[places] = 0
+        self.n -= len(places)
+
+    def free(self, owner: int) -> None:
+        """All rows of an owner are gone."""
+        for first, stop in self.spans.pop(owner, []):
+            self.n -= int(np.count_nonzero(self.hashes[first:stop]))
+            self.hashes[first:stop] = 0
+
+    def thin(self, level: int) -> None:
+        """Only rows stay whose hash begins with `level` zero bits."""
+        for block in self._blocks():
+            live = self.hashes[block]
+            out = (live != 0) & ~in_sample(live, level)
+            live[out] = 0
+            self.n -= int(out.sum())
+
+    def _own(self, owner: int, first: int, stop: int) -> None:
+        spans = self.spans.setdefault(owner, [])
+        if self._n_runs and self._owners[self._n_runs - 1] == owner and spans and spans[-1][1] == first:
+            spans[-1] = (spans[-1][0], stop)
+            return
+        spans.append((first, stop))
+        if self._n_runs == len(self._starts):
+            self._starts, self._owners = (np.concatenate([a, np.zeros_like(a)]) for a in (self._starts, self._owners))
+        self._starts[self._n_runs], self._owners[self._n_runs] = first, owner
+        self._n_runs += 1
+
+    def _blocks(self) -> Iterator[slice]:
+        return (slice(a, min(a + _BLOCK, self._used)) for a in range(0, self._used, _BLOCK))
+
+    def _compact(self) -> None:
+        """Closes the gaps that rows have left."""
+        runs = np.append(self._starts[: self._n_runs], self._used)
+        owners = self._owners[: self._n_runs].copy()
+        to, moved = 0, np.zeros(len(runs), np.int64)  # rows that live before each run
+        for run in range(len(owners)):
+            for a in range(int(runs[run]), int(runs[run + 1]), _BLOCK):
+                block = slice(a, min(a + _BLOCK, int(runs[run + 1])))
+                live = np.flatnonzero(self.hashes[block]) + a
+                for column in (self.hashes, self.values, self.labels, self.ticks):
+                    column[to : to + len(live)] = column[live]
+                to += len(live)
+            moved[run + 1] = to
+        self._used, self._n_runs, self.spans = to, 0, {}
+        for run, owner in enumerate(owners.tolist()):
+            if moved[run] < moved[run + 1]:
+                self._own(owner, int(moved[run]), int(moved[run + 1]))
+        self._enter_all()
+
+    def _enter_all(self) -> None:
+        """Makes the table anew, twice as large where it is too full."""
+        size = len(self._table)
+        while self._used > _FULL * size / 2:
+            size *= 2
+        size = min(size, int(self._capacity / _FULL) + 1)
+        if size == len(self._table):
+            self._table[:] = 0
+        else:
+            self._table = np.zeros(size, np.uint32)
+        for block in self._blocks():
+            self._enter(block.start, block.stop)
+
+    def _home(self, hashes: np.ndarray) -> np.ndarray:
+        """Where in the table the search for a hash begins: by its low bits, which no sample chooses by."""
+        return (((hashes & _LOW) * np.uint64(len(self._table))) >> _HALF).astype(np.intp)
+
+    def _enter(self, first: int, stop: int) -> None:
+        places = np.arange(first, stop)
+        places = places[self.hashes[places] != 0]
+        at, entries = self._home(self.hashes[places]), (places + 1).astype(np.uint32)
+        while len(entries):
+            free = self._table[at] == 0
+            self._table[at[free]] = entries[free]  # of several at one place, one stays
+            left = self._table[at] != entries
+            at, entries = at[left] + 1, entries[left]
+            at[at == len(self._table)] = 0
+
+
+def in_sample(hashes: np.ndarray, level: int) -> np.ndarray:
+    """Which hashes begin with `level` zero bits: a sample of 1 in 2^level, the same wherever it is taken."""
+    return hashes < np.uint64(1 << (64 - level)) if level else np.ones(len(hashes), bool)

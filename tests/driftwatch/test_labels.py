@@ -1,0 +1,212 @@
+"""Late labels against a plain double loop: what is used depends on event times, whatever the order of arrival."""
+
+import math
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detectors.summary import Table
+from driftwatch import label_checkpoint
+from driftwatch.label_log import LabelLog, LabelState
+from driftwatch.labels import LabelBook
+from driftwatch.ledger import LabelTerms
+from driftwatch.records import LabelColumn, Labels, Records, Schema, Shard, Stream, Window
+
+SLIDE, WAIT = 10.0, 30.0
+STREAM = Stream("credit", "1")
+SCHEMA = Schema("credit", "1", (), label=LabelColumn("y", "numeric"))
+
+
+class Counted:
+    """Stands for a profile's counter: keeps the labels that it was given."""
+
+    def keep(self, table: Table) -> bytes:
+        return table.to_bytes()
+
+    def restored(self, kept: bytes) -> Table:
+        return Table.from_bytes(kept)
+
+    def count(self, table: Table, predictions: np.ndarray, labels: np.ndarray) -> None:
+        table.outcome += labels.sum()
+
+
+def a_book(*, complete: float = 0.75, most: int = 1000, log: LabelLog | None = None) -> LabelBook:
+    terms = LabelTerms.of(wait_s=WAIT, complete=complete, max_pending=most, slide_s=SLIDE)
+    counters: Any = {"p": Counted()}
+    return LabelBook(terms, SCHEMA, counters, log)
+
+
+def records(ids: list[str], labels: list[float] | None = None) -> Records:
+    n = len(ids)
+    return Records(
+        *(Shard("s"), np.arange(n), np.zeros(n), ids, np.empty((n, 0)), np.empty((0, 2), np.intp), np.empty(0)),
+        categories=(),
+        labels=None if labels is None else np.array(labels),
+    )
+
+
+def a_window(index: int, ledgers: tuple[int, ...], n: int) -> Window:
+    table = Table(np.zeros(0, np.int64), np.zeros(1), (), np.zeros(1))
+    return Window(STREAM, index * SLIDE, (index + 1) * SLIDE, n, table, "p", ledgers=ledgers)
+
+
+def labels_of(some: list[tuple[str, float, float]]) -> Labels:
+    ids, times_s, values = zip(*some, strict=True) if some else ((), (), ())
+    return Labels(list(ids), np.array(times_s, np.float64), np.array(values, np.float64))
+
+
+@st.composite
+def trials(draw: st.DrawFn) -> tuple[list[list[str]], list[tuple[str, float, float]]]:
+    """The ids of each window's predictions, and labels: of most of them once, of some again, of others never."""
+    windows = [[f"{w}-{i}" for i in range(draw(st.integers(0, 6)))] for w in range(draw(st.integers(1, 4)))]
+    ids = st.sampled_from([*(id_ for window in windows for id_ in window), "stranger"])
+    label = st.tuples(ids, st.integers(0, 900).map(lambda t: t / 10), st.sampled_from([0.0, 1.0, 5.0]))
+    return windows, draw(st.lists(label, max_size=30, unique_by=lambda found: found[:2]))
+
+
+def expected(windows: list[list[str]], labels: list[tuple[str, float, float]], complete: float) -> list[list[float]]:
+    """T, end, n and sum of the labels used, of each window, in the order in which they are judged."""
+    first: dict[str, tuple[float, float]] = {}
+    for id_, time_s, value in labels:
+        if id_ not in first or time_s < first[id_][0]:
+            first[id_] = (time_s, value)
+    found = []
+    for w, ids in enumerate(windows):
+        end = (w + 1) * SLIDE
+        boundary = end
+        while boundary < end + WAIT:
+            if sum(first[i][0] < boundary for i in ids if i in first) >= math.ceil(complete * len(ids) - 1e-9):
+                break
+            boundary += SLIDE
+        used = [first[i][1] for i in ids if i in first and first[i][0] < boundary]
+        if ids:
+            found.append([boundary, end, len(used), sum(used)])
+    return sorted(found)
+
+
+def judged(book: LabelBook, watermark_s: float, *, finish: bool = False) -> list[list[float]]:
+    """What is due, as `expected` writes it."""
+    due = book.due(watermark_s, finish=finish)
+    return [[boundary, w.end_s, w.n_labels, float(w.table.outcome[0])] for boundary, w in due]
+
+
+def restarted(book: LabelBook, kept: dict[str, Any]) -> LabelBook:
+    """Another book that goes on from what the first has stored."""
+    changes = label_checkpoint.changes(book)
+    assert changes is not None
+    kept["entries"] = [
+        e for e in kept["entries"] if e.ledger not in changes.freed and (e.ledger or e.expires > changes.reached)
+    ] + list(changes.entries)
+    for name, new, gone in (("ledgers", changes.ledgers, changes.freed), ("windows", changes.windows, changes.judged)):
+        kept[name] = {n: data for n, data in {**kept[name], **new}.items() if n not in gone}
+    again = a_book(complete=book.terms.complete, log=LabelLog())
+    label_checkpoint.restore(again, LabelState(**kept, book=changes.book))
+    return again
+
+
+@settings(max_examples=150, deadline=None)
+@given(trials(), st.sampled_from([0.5, 0.95, 1.0]), st.integers(0, 2**32), st.booleans())
+def test_what_is_used_depends_on_event_times_alone(
+    trial: tuple[list[list[str]], list[tuple[str, float, float]]], complete: float, seed: int, restarts: bool
+) -> None:
+    """Predictions and labels come in any order as long as the watermark waits for them; sometimes after a restart."""
+    (windows, labels), dice = trial, Random(seed)
+    steps = [("window", w) for w in range(len(windows))] + [("label", i) for i in range(len(labels))]
+    dice.shuffle(steps)
+    book, kept = (
+        a_book(complete=complete, log=LabelLog() if restarts else None),
+        {"ledgers": {}, "windows": {}, "entries": []},
+    )
+    found = []
+    for done, (what, i) in enumerate(steps, 1):
+        if what == "label":
+            book.add(labels_of([labels[i]]))
+        elif windows[i]:
+            ledger = book.open(i * SLIDE, "p")
+            book.enter(ledger, records(windows[i]), slice(None))
+            book.release(ledger)
+            book.register([a_window(i, (ledger,), len(windows[i]))])
+        left = [labels[k][1] for kind, k in steps[done:] if kind == "label"]
+        left += [(k + 1) * SLIDE - 1e-6 for kind, k in steps[done:] if kind == "window"]
+        found += judged(book, min(left, default=0.0))
+        if restarts and dice.random() < 0.5:
+            book = restarted(book, kept)
+    found += judged(book, math.inf)
+    assert found == expected(windows, labels, complete)
+
+
+def test_labels_of_one_id_are_counted_for_what_they_are() -> None:
+    book = a_book(complete=1.0)
+    ledger = book.open(0.0, "p")
+    book.enter(ledger, records(["a", "b", "c"]), slice(None))
+    book.release(ledger)
+    book.register([a_window(0, (ledger,), 3)])
+    book.add(labels_of([("a", 12.0, 1.0), ("a", 13.0, 1.0), ("a", 14.0, 0.0), ("nobody", 14.0, 1.0), ("c", 50.0, 1.0)]))
+    assert judged(book, 39.0) == []
+    assert judged(book, 40.0) == [[40.0, 10.0, 1, 1.0]]  # the wait is over
+    book.add(labels_of([("b", 35.0, 1.0), ("a", 20.0, 1.0), ("nobody", 15.0, 0.0)]))
+    assert book.discarded == {"duplicate": 2, "contradicting": 2, "late": 2}
+    judged(book, 1000.0)
+    assert book.discarded == {"duplicate": 2, "contradicting": 2, "late": 2, "orphan": 1}
+    assert book.rows.n == 0
+    assert not book.ledgers
+
+
+def test_a_label_that_came_first_waits_for_its_prediction() -> None:
+    book = a_book()
+    book.add(labels_of([("a", 5.0, 3.0), ("b", 6.0, 4.0)]))
+    ledger = book.open(0.0, "p")
+    book.enter(ledger, records(["b", "a"]), slice(None))
+    book.release(ledger)
+    book.register([a_window(0, (ledger,), 2)])
+    assert judged(book, 10.0) == [[10.0, 10.0, 2, 7.0]]
+
+
+def test_labels_beside_predictions_need_no_waiting() -> None:
+    book = a_book()
+    ledger = book.open(0.0, "p")
+    book.enter(ledger, records(["a", "b", "c", "d"], [1.0, 1.0, 1.0, np.nan]), slice(None))
+    book.release(ledger)
+    book.register([a_window(0, (ledger,), 4)])
+    assert book.rows.n == 1
+    assert [found[:3] for found in judged(book, 10.0)] == [[10.0, 10.0, 3]]
+
+
+def test_beyond_the_bound_a_sample_stays_that_halves_the_same_on_both_sides() -> None:
+    book = a_book(most=200)
+    ids = [f"r{i}" for i in range(1000)]
+    for start in range(0, 1000, 50):
+        ledger = book.open(float(start), "p")
+        book.enter(ledger, records(ids[start : start + 50]), slice(None))
+        book.release(ledger)
+        book.register([a_window(start // 10, (ledger,), 50)])
+        assert book.rows.n <= 200
+    assert book.level == 3
+    n_held = book.rows.n
+    book.add(labels_of([(id_, 0.0, 1.0) for id_ in ids]))
+    assert book.discarded == {"not_sampled": 1000 - n_held}
+    found = judged(book, 2000.0)
+    assert len(found) == 20
+    assert sum(n for _, _, n, _ in found) == n_held
+
+
+@pytest.mark.parametrize("n", [1, 7, 500])
+def test_in_whatever_batches_labels_come_the_same_is_used(n: int) -> None:
+    rng = np.random.default_rng(1)
+    ids = [f"r{i}" for i in range(500)]
+    when, what = rng.uniform(0, 30, 500).tolist(), rng.integers(0, 9, 500).tolist()
+    some = [(id_, t, float(v)) for id_, t, v in zip(rng.permutation(ids).tolist(), when, what, strict=True)]
+    book = a_book()
+    ledger = book.open(0.0, "p")
+    book.enter(ledger, records(ids), slice(None))
+    book.release(ledger)
+    book.register([a_window(0, (ledger,), 500)])
+    for start in range(0, 500, n):
+        book.add(labels_of(some[start : start + n]))
+    used = sorted(some, key=lambda found: found[1])
+    boundary = 10.0 * (used[374][1] // 10 + 1)
+    assert [found[:3] for found in judged(book, 100.0)] == [[boundary, 10.0, sum(t < boundary for _, t, _ in some)]]
