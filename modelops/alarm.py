@@ -84,7 +84,7 @@ def read(webhook_id: str, body: bytes) -> Alarm:
     except ValueError as error:
         raise Refused(400, f"times must be RFC 3339: {error}.") from error
     return Alarm(
-        alarm_id=webhook_id.rpartition(":")[0] or webhook_id,
+        alarm_id=webhook_id.partition(":")[0],
         alarm_class=alarm_class,
         transition=transition,
         model=data.model,

@@ -1,6 +1,7 @@
 """The reference profile that a version carries, in the format of `driftwatch profile`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,18 +34,14 @@ def build_profile(
     n = len(rows.y)
     span_s = float(rows.times_s[-1] - rows.times_s[0])
     try:
-        return build(
+        made = build(
             columns,
             shapes,
             sizes=sorted({min(size, n) for size in settings.sizes}),
             mmd_rows=settings.mmd_rows,
-            about={
-                "model": model,
-                "version": version,
-                "rows_per_second": (n - 1) / span_s if span_s > 0 else None,
-                "reference": None,
-            },
             progress=progress,
         )
     except ValueError as error:
         raise TrainingError(f"no profile can be built of the snapshot: {error}") from error
+    rate = (n - 1) / span_s if span_s > 0 else None
+    return replace(made, about={"model": model, "version": version, "rows_per_second": rate, "reference": None})
