@@ -61,8 +61,6 @@ def reason_against(alarm: Alarm, champion: str | None) -> str:
         return (
             "data quality: the pipeline that fills the features must be repaired; a model trained on it would learn it."
         )
-    if alarm.suggestion == "watch":
-        return "driftwatch suggests to watch, not to retrain."
     if alarm.kind not in ACTIONS:
         return f"kind {alarm.kind!r} is unknown; known are {', '.join(ACTIONS)} and data_quality."
     if champion is None:

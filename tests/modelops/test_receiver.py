@@ -197,7 +197,7 @@ def test_a_second_sidecars_alarm_of_the_same_window_is_the_same_job(desk: Desk) 
         ({"kind": "data_quality"}, "recorded", "retrain", "pipeline"),
         ({"kind": "covariate", "alarm_class": "data_quality"}, "recorded", "retrain", "pipeline"),
         ({"kind": "covariate", "suggestion": "fix_the_pipeline"}, "recorded", "retrain", "pipeline"),
-        ({"kind": "covariate", "suggestion": "watch"}, "recorded", "retrain", "watch"),
+        ({"kind": "covariate", "suggestion": "watch"}, "queued", "retrain", ""),
         ({"kind": "novel"}, "recorded", "retrain", "unknown"),
         ({"version": "7"}, "recorded", "retrain", "version 7 is not the champion"),
     ],
