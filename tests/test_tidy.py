@@ -16,7 +16,8 @@ EVERYTHING = sorted(
     if path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".tpl"}
 )
 SPEAKS = {Path("driftwatch", name) for name in ("cli.py", "listing.py", "demo.py", "check.py")}
-ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli"}
+SPEAKS.add(Path("modelops/cli.py"))
+ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli", "modelops.__main__", "modelops.cli"}
 FOR_USERS = {  # a library's part: only its users import it
     "driftwatch.sources.memory",
     "detectors.evaluate",

@@ -1,0 +1,310 @@
+"""The command line. Exit codes: 0 ok, 1 the gate refused, 2 usage or configuration, 3 failure."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from modelops.config import Config
+from modelops.errors import ConfigError, ModelopsError
+from modelops.times import rfc3339
+
+USAGE = """\
+modelops turns an alarm of driftwatch into a model that is proven better and in service, or into the reason why not:
+webhook -> job -> snapshot -> contract -> training -> gate -> registry -> rollout -> profile back to driftwatch.
+
+  start here     modelops schema > schema.json                          what modelops.yaml may hold
+                 modelops train credit -c modelops.yaml --from ref.parquet   the first model of `credit`
+                 modelops serve -c modelops.yaml                        webhooks, jobs, rollouts and the router
+  look           modelops jobs -c modelops.yaml                         what became of each alarm, and why
+                 modelops registry list -c modelops.yaml                versions, their lineage, who is champion
+                 modelops rollout list -c modelops.yaml                 what is being rolled out
+  act            modelops rollout pause|resume|promote|abort credit -c modelops.yaml
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits with its code."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads spin between small matrices
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "true")
+    logging.basicConfig(level=logging.WARNING, format="modelops: %(message)s", stream=sys.stderr)
+    logging.getLogger("modelops").setLevel(logging.INFO)
+    options = parser().parse_args(arguments)
+    try:
+        code = options.command(options)
+    except ModelopsError as error:
+        print(f"modelops: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and what they take."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(prog="modelops", description=USAGE, formatter_class=raw)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        to: "argparse._SubParsersAction[argparse.ArgumentParser]",
+        name: str,
+        does: Callable[[argparse.Namespace], int],
+        says: str,
+    ) -> argparse.ArgumentParser:
+        made = to.add_parser(name, help=says, description=says[0].upper() + says[1:] + ".")
+        made.set_defaults(command=does)
+        made.add_argument("-c", "--config", type=Path, required=True, metavar="CONFIG", help="modelops.yaml")
+        return made
+
+    def group(name: str, says: str) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
+        return commands.add_parser(name, help=says, description=says).add_subparsers(
+            title="actions", metavar="ACTION", required=True
+        )
+
+    command(commands, "serve", serve, "the service: webhooks, jobs, rollouts, registry and the router, until SIGTERM")
+    made = command(commands, "train", train, "train and register a version now; the first one becomes the champion")
+    made.add_argument("model", metavar="MODEL", help="a name in `models`")
+    made.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="Parquet, CSV or JSONL instead of the prediction log"
+    )
+    made.add_argument("--rollout", action="store_true", help="where the gate agrees, begin a rollout")
+    made = command(commands, "jobs", jobs, "what became of each alarm, newest first, with the reason")
+    made.add_argument("--json", action="store_true", help="one JSON object a line")
+    made = command(commands, "predict", predict, "the model server: V1 and V2 endpoints, batching, prediction log")
+    made.add_argument("--model", required=True, metavar="MODEL", help="a name in `models`")
+    made.add_argument("--version", type=int, metavar="N", help="a fixed version; default: whichever is the champion")
+    made.add_argument("--host", default="127.0.0.1", metavar="HOST", help="address to listen on; default 127.0.0.1")
+    made.add_argument("--port", type=int, default=8081, metavar="PORT", help="port; default 8081, 0 takes a free one")
+    made.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
+    registry = group("registry", "versions and aliases: list them, or mirror them to MLflow")
+    made = command(registry, "list", registry_list, "versions with their lineage, newest first")
+    made.add_argument("--json", action="store_true", help="one JSON object a line")
+    command(registry, "mirror", registry_mirror, "bring MLflow to what the registry says")
+    rollout = group("rollout", "rollouts: list, start, pause, resume, promote, abort")
+    made = command(rollout, "list", rollout_list, "rollouts, newest first, with what happened in each")
+    made.add_argument("--json", action="store_true", help="one JSON object a line")
+    made = command(rollout, "start", rollout_start, "roll a registered version out over the champion")
+    made.add_argument("model", metavar="MODEL", help="a name in `models`")
+    made.add_argument("version", type=int, metavar="VERSION", help="a number of `modelops registry list`")
+    for name, says in (
+        ("pause", "stay where the rollout is; guardrails go on"),
+        ("resume", "go on after a pause"),
+        ("promote", "end the observation now, in favour of the challenger"),
+        ("abort", "roll back now"),
+    ):
+        made = command(rollout, name, rollout_command, says)
+        made.set_defaults(word=name)
+        made.add_argument("model", metavar="MODEL", help="a name in `models`")
+    made = commands.add_parser("schema", help="the JSON Schema of modelops.yaml, or of a recipe")
+    made.add_argument("--recipe", action="store_true", help="of a recipe")
+    made.set_defaults(command=schema)
+    made = commands.add_parser("work")  # what the executor starts; no business of a person's
+    made.set_defaults(command=work)
+    made.add_argument("-c", "--config", type=Path, required=True)
+    made.add_argument("job")
+    return top
+
+
+def serve(options: argparse.Namespace) -> int:
+    """`modelops serve`."""
+    import asyncio
+
+    from modelops import config
+    from modelops.serve import serve as run
+
+    asyncio.run(run(config.load(options.config), options.config.absolute()))
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """`modelops train`."""
+    from modelops import config, manual
+
+    settings = config.load(options.config)
+    settings.model(options.model)
+    with state(settings) as database:
+        verdict, version = manual.train(settings, database, options.model, options.source, tell)
+        print(verdict, file=sys.stderr)
+        if version is None:
+            return 1
+        print(f"modelops: version {version.version} of {options.model} is registered", file=sys.stderr)
+        if options.rollout:
+            manual.start(settings, database, options.model, version.version)
+    return 0
+
+
+def tell(step: str, share: float) -> None:
+    """Progress for a person who waits."""
+    if sys.stderr.isatty():
+        print(f"\r{step:10} {share:4.0%}", end="\n" if share >= 1 else "", file=sys.stderr, flush=True)
+
+
+def jobs(options: argparse.Namespace) -> int:
+    """`modelops jobs`."""
+    from modelops import config
+    from modelops.job_queue import JobQueue
+
+    settings = config.load(options.config)
+    with state(settings) as database:
+        for job in JobQueue(database, settings.database).jobs():
+            if options.json:
+                sys.stdout.buffer.write(msgspec.json.encode(job) + b"\n")
+                continue
+            version = "" if job.new_version is None else f" -> version {job.new_version}"
+            print(f"{rfc3339(int(job.created_s))}  {job.id}  {job.model} {job.version} {job.kind}{version}")
+            print(f"    {job.state}: {job.reason or ', '.join(job.done) or 'not begun'}")
+    sys.stdout.flush()
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """`modelops predict`."""
+    import asyncio
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # small batches: threads cost more than they bring
+
+    from modelops import config
+    from modelops import predict as serving
+    from modelops.registry import Registry
+
+    settings = config.load(options.config)
+    entry = settings.model(options.model)
+    if options.managed and options.version is None:
+        raise ConfigError("`--managed` must stand beside `--version`.")
+    with state(settings) as database:
+        wanted = serving.wanted_version(Registry(database, settings.database), options.model, options.version)
+        server = serving.ModelServer(options.model, entry, wanted)
+
+        def said(port: int) -> None:
+            print(f"modelops: {options.model} answers at http://{options.host}:{port}", file=sys.stderr)
+
+        def is_needed() -> bool:
+            return not options.managed or serving.is_named(
+                database, settings.database, options.model, options.version, options.port
+            )
+
+        asyncio.run(serving.serve(server, host=options.host, port=options.port, said=said, is_needed=is_needed))
+    return 0
+
+
+def registry_list(options: argparse.Namespace) -> int:
+    """`modelops registry list`."""
+    from modelops import config
+    from modelops.registry import Registry
+
+    settings = config.load(options.config)
+    with state(settings) as database:
+        registry = Registry(database, settings.database)
+        for model in settings.models:
+            aliases = registry.aliases(model)
+            for version in registry.versions(model):
+                named = [alias for alias, number in aliases.items() if number == version.version]
+                if options.json:
+                    line = msgspec.to_builtins(version) | {"aliases": named}
+                    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+                    continue
+                figures = ", ".join(f"{name} {value:.4f}" for name, value in version.metrics.items())
+                print(f"{model} {version.version} {' '.join(named)}")
+                print(f"    {version.kind}, {version.n_rows:,} rows of snapshot {version.snapshot}; {figures}")
+                print(
+                    f"    job {version.job}, alarm {version.alarm or 'none'}, after version {version.parent or 'none'}"
+                )
+    sys.stdout.flush()
+    return 0
+
+
+def registry_mirror(options: argparse.Namespace) -> int:
+    """`modelops registry mirror`."""
+    from modelops import config, tracking
+
+    settings = config.load(options.config)
+    with state(settings) as database:
+        count = tracking.mirror(database, settings.database, settings.mlflow_uri)
+    print(f"modelops: {count} versions and aliases were mirrored to MLflow", file=sys.stderr)
+    return 0
+
+
+def rollout_list(options: argparse.Namespace) -> int:
+    """`modelops rollout list`."""
+    from modelops import config
+    from modelops.rollouts import Rollouts
+
+    settings = config.load(options.config)
+    with state(settings) as database:
+        for rollout in Rollouts(database, settings.database).rollouts():
+            if options.json:
+                sys.stdout.buffer.write(msgspec.json.encode(rollout) + b"\n")
+                continue
+            print(f"{rollout.model} {rollout.strategy} {rollout.champion} -> {rollout.challenger}: {rollout.phase}")
+            for line in rollout.log:
+                print(f"    {line}")
+    sys.stdout.flush()
+    return 0
+
+
+def rollout_start(options: argparse.Namespace) -> int:
+    """`modelops rollout start`."""
+    from modelops import config, manual
+
+    settings = config.load(options.config)
+    with state(settings) as database:
+        manual.start(settings, database, options.model, options.version)
+    return 0
+
+
+def rollout_command(options: argparse.Namespace) -> int:
+    """`modelops rollout pause|resume|promote|abort`."""
+    from modelops import config
+    from modelops.rollouts import Rollouts
+
+    settings = config.load(options.config)
+    with state(settings) as database:
+        rollout = Rollouts(database, settings.database).command(options.model, options.word)
+    print(f"modelops: {options.word} of {rollout.id}: the service obeys at its next tick", file=sys.stderr)
+    return 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    """`modelops schema`."""
+    from modelops import config, settings
+    from modelops.recipe import Recipe
+
+    print(json.dumps(settings.json_schema(Recipe) if options.recipe else config.json_schema(), indent=2))
+    return 0
+
+
+def work(options: argparse.Namespace) -> int:
+    """A job's steps, as the executor starts them."""
+    from modelops import config, worker
+
+    began_s = time.monotonic()
+
+    def told(step: str, share: float) -> None:
+        if share in (0.0, 1.0):
+            print(f"{time.monotonic() - began_s:7.2f} s {step} {'ends' if share else 'begins'}", file=sys.stderr)
+
+    outcome = worker.work(config.load(options.config), options.job, told)
+    print(f"modelops: {outcome.kind}: {outcome.report}", file=sys.stderr)
+    return 0
+
+
+@contextlib.contextmanager
+def state(settings: Config) -> Iterator[sqlite3.Connection]:
+    """The state file, closed at the end."""
+    from modelops.state import connect
+
+    with contextlib.closing(connect(settings.database)) as database:
+        yield database

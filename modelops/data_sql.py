@@ -1,0 +1,121 @@
+"""The SQL of a snapshot: raw events, typed columns, joined labels of complete windows. Text only; DuckDB runs it."""
+
+from collections.abc import Mapping, Sequence
+
+from modelops.recipe import Kind
+
+CODE_VERSION = 1
+"""Part of a snapshot's name: raised when the same SQL would be given other rows."""
+
+_JSON, _TEXT = ("id", "time", "features", "prediction", "label"), ("model", "version")
+EVENT_COLUMNS = "{" + ", ".join([*(f"{n}: 'JSON'" for n in _JSON), *(f"{n}: 'VARCHAR'" for n in _TEXT)]) + "}"
+RAW = "SELECT id, time, model, version, features, prediction, label FROM {source}"
+
+
+IS_POSITIVE = "({label} = $positive OR coalesce(try_cast({label} AS DOUBLE) = try_cast($positive AS DOUBLE), false))"
+LABELS = """(SELECT "$id", arg_max("$label", {'at': "$time", 'label': "$label"}) AS label
+ FROM events WHERE "$label" IS NOT NULL GROUP BY "$id")"""
+"""The latest label of each id."""
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """Text as SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def paths(files: Sequence[str]) -> str:
+    """A list of file names."""
+    return "[" + ", ".join(text(file) for file in files) + "]"
+
+
+def plain(value: str) -> str:
+    """A JSON scalar as text: 3, "3" and 3.0 are one; null is NULL."""
+    return f"regexp_replace({value} ->> '$', '^(-?[0-9]+)\\.0+$', '\\1')"
+
+
+def typed(source: str, features: Mapping[str, Kind]) -> str:
+    """Events with typed columns. A value of the wrong type is missing; an event without id or time is left out."""
+    columns = []
+    for name, kind in features.items():
+        value = f"json_extract(features, {text('$.' + quoted(name))})"
+        if kind == "numeric":
+            number = f"json_type({value}) IN ('DOUBLE', 'BIGINT', 'UBIGINT', 'HUGEINT')"
+            columns.append(f"CASE WHEN {number} THEN try_cast({value} AS DOUBLE) END AS {quoted(name)}")
+        else:
+            scalar = f"json_type({value}) NOT IN ('OBJECT', 'ARRAY', 'NULL')"
+            columns.append(f"CASE WHEN {scalar} THEN {plain(value)} END AS {quoted(name)}")
+    seconds = "coalesce(try_cast(time ->> '$' AS DOUBLE), epoch(try_cast(time ->> '$' AS TIMESTAMPTZ)))"
+    return f"""
+SELECT {plain("id")} AS "$id", {seconds} AS "$time", model AS "$model", version AS "$version",
+       json_type(features) = 'OBJECT' AS "$has_features", try_cast(prediction AS DOUBLE) AS "$prediction",
+       {plain("label")} AS "$label", {", ".join(columns)}
+FROM {source}
+WHERE id IS NOT NULL AND {seconds} IS NOT NULL"""
+
+
+def joined(features: Mapping[str, Kind]) -> str:
+    """Predictions since $since with their labels, the first of each id, and the number of their window.
+
+    Parameters of the statement: model, since, span (a window's length). It needs a table `events`.
+    """
+    names = ", ".join(f"p.{quoted(name)}" for name in features)
+    return f"""
+SELECT p."$id", p."$time", p."$version", p."$prediction", {names}, l.label AS "$label",
+       floor((p."$time" - $since) / $span) AS "$window"
+FROM (SELECT * FROM events WHERE "$has_features" AND coalesce("$model", $model) = $model AND "$time" >= $since
+      QUALIFY row_number() OVER (PARTITION BY "$id" ORDER BY "$time", "$version") = 1) p
+LEFT JOIN {LABELS} l
+USING ("$id")"""
+
+
+WINDOWS = """
+SELECT "$window", count(*) AS n, count("$label") AS labelled,
+       NOT $must_be_complete OR (
+           $since + ("$window" + 1) * $span <= (SELECT max("$time") FROM joined)
+           AND (count("$label") >= $complete * count(*)
+                OR $since + ("$window" + 1) * $span + $wait
+                   <= (SELECT max("$time") FROM events WHERE "$label" IS NOT NULL))) AS is_complete
+FROM joined GROUP BY "$window"
+"""
+"""Which windows are closed and have their labels. Parameters: since, span, complete, wait, must_be_complete."""
+
+
+def labelled(features: Mapping[str, Kind]) -> str:
+    """The snapshot's rows in order of time: the newest $max_rows of complete windows. `$y` is 1 for the positive."""
+    names = ", ".join(quoted(name) for name in features)
+    return f"""
+SELECT * FROM (
+    SELECT "$id", "$time", "$version", "$prediction", {names},
+           {IS_POSITIVE.format(label='"$label"')}::INTEGER AS "$y"
+    FROM joined JOIN windows USING ("$window")
+    WHERE is_complete AND "$label" IS NOT NULL
+    ORDER BY "$time" DESC, "$id" DESC LIMIT $max_rows)
+ORDER BY "$time", "$id"
+"""
+
+
+REPORT = """
+SELECT (SELECT count(*) FROM joined), (SELECT count("$label") FROM joined), (SELECT count(*) FROM windows),
+       (SELECT count(*) FROM windows WHERE is_complete), (SELECT count(*) FROM snapshot),
+       (SELECT coalesce(sum("$y"), 0) FROM snapshot), (SELECT min("$time") FROM snapshot),
+       (SELECT max("$time") FROM snapshot), (SELECT max("$time") FROM joined)
+"""
+
+LIVE_SCORES = (
+    """
+SELECT p."$version", p."$prediction", """
+    + IS_POSITIVE.format(label="l.label")
+    + f""" AS y
+FROM (SELECT "$id", "$version", "$prediction" FROM events
+      WHERE "$has_features" AND "$time" >= $since AND coalesce("$model", $model) = $model
+        AND "$prediction" IS NOT NULL) p
+JOIN {LABELS} l
+USING ("$id")
+"""
+)
+"""Scores of live requests with their labels, by version. Parameters: model, since, positive."""

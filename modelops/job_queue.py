@@ -1,0 +1,167 @@
+"""The durable queue: webhooks become jobs in one transaction, executors take jobs by lease."""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from modelops import policy
+from modelops.alarm import Alarm
+from modelops.errors import StateError
+from modelops.job import AlarmResolved, Happening, Job, advance
+from modelops.policy import Limits
+from modelops.state import state_errors, transaction
+
+HISTORY = 200  # jobs of a model that a decision looks at
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a webhook. `is_new` is False for one that was received before."""
+
+    job: str | None
+    said: str
+    is_new: bool
+
+
+class JobQueue:
+    """Jobs in the state file. Every method is one transaction and raises StateError."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+        self._database = database
+        self._path = path
+
+    def receive(self, webhook_id: str, alarm: Alarm, limits: Limits, *, now_s: float) -> Receipt:
+        """Keeps a webhook and what it means, once for each id."""
+        with state_errors(self._path), transaction(self._database):
+            known = self._database.execute("SELECT job, said FROM hooks WHERE id = ?", (webhook_id,)).fetchone()
+            if known is not None:
+                return Receipt(known[0], known[1], is_new=False)
+            receipt = self._receive(alarm, limits, now_s)
+            self._database.execute(
+                "INSERT INTO hooks VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (webhook_id, now_s, alarm.model, alarm.alarm_id, alarm.transition, receipt.job, receipt.said),
+            )
+        return receipt
+
+    def _receive(self, alarm: Alarm, limits: Limits, now_s: float) -> Receipt:
+        if alarm.transition == "opened":
+            job = policy.decide(
+                alarm, self._of_model(alarm.model), limits, champion=self._champion(alarm.model), now_s=now_s
+            )
+            self._database.execute(
+                "INSERT INTO jobs (id, model, state, alarm, created_s, due_s, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                (job.id, job.model, job.state, job.alarm_id, job.created_s, job.due_s, _encode(job)),
+            )
+            return Receipt(job.id, job.reason or job.state, is_new=True)
+        rows = self._database.execute("SELECT body FROM jobs WHERE alarm = ?", (alarm.alarm_id,)).fetchall()
+        if alarm.transition != "resolved" or not rows:
+            return Receipt(None, f"{alarm.transition}: nothing to do", is_new=True)
+        job = _decode(rows[0][0])
+        why = f" ({alarm.reason})" if alarm.reason else ""
+        self._write(advance(job, AlarmResolved(why), now_s))
+        return Receipt(job.id, f"alarm resolved{why}", is_new=True)
+
+    def add(self, job: Job) -> None:
+        """Keeps a job that no alarm started; one of its id that is there stays."""
+        with state_errors(self._path), transaction(self._database):
+            self._database.execute(
+                "INSERT INTO jobs (id, model, state, alarm, created_s, due_s, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                (job.id, job.model, job.state, job.alarm_id, job.created_s, job.due_s, _encode(job)),
+            )
+
+    def take(self, owner: str, *, lease_s: float, now_s: float) -> Job | None:
+        """The next due job whose lease is free or over, leased to `owner`."""
+        with state_errors(self._path), transaction(self._database):
+            row = self._database.execute(
+                "SELECT id FROM jobs WHERE state IN ('queued', 'running', 'waiting_for_labels') AND due_s <= ?1"
+                " AND (owner IS NULL OR lease_until_s <= ?1) ORDER BY due_s, id LIMIT 1",
+                (now_s,),
+            ).fetchone()
+            if row is None:
+                return None
+            self._database.execute(
+                "UPDATE jobs SET owner = ?, lease_until_s = ? WHERE id = ?", (owner, now_s + lease_s, row[0])
+            )
+            return self._read(row[0])
+
+    def renew(self, job_id: str, owner: str, *, lease_s: float, now_s: float) -> bool:
+        """Whether the lease is still the owner's; then it lasts on."""
+        with state_errors(self._path), transaction(self._database):
+            done = self._database.execute(
+                "UPDATE jobs SET lease_until_s = ? WHERE id = ? AND owner = ?", (now_s + lease_s, job_id, owner)
+            )
+            return done.rowcount == 1
+
+    def release(self, job_id: str, owner: str) -> None:
+        """Gives a lease back."""
+        with state_errors(self._path), transaction(self._database):
+            self._database.execute(
+                "UPDATE jobs SET owner = NULL, lease_until_s = NULL WHERE id = ? AND owner = ?", (job_id, owner)
+            )
+
+    def tell(
+        self, job_id: str, happening: Happening, *, now_s: float, and_then: Callable[[Job], None] | None = None
+    ) -> Job:
+        """Advances a job; what `and_then` writes on the same connection belongs to the same transaction."""
+        with state_errors(self._path), transaction(self._database):
+            job = self.note(job_id, happening, now_s=now_s)
+            if and_then is not None:
+                and_then(job)
+        return job
+
+    def note(self, job_id: str, happening: Happening, *, now_s: float) -> Job:
+        """Advances a job in the caller's transaction."""
+        job = advance(self._read(job_id), happening, now_s)
+        self._write(job)
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """A job. Raises StateError where there is none."""
+        with state_errors(self._path):
+            return self._read(job_id)
+
+    def jobs(self, model: str | None = None, limit: int = 100) -> list[Job]:
+        """The latest jobs, newest first."""
+        with state_errors(self._path):
+            rows = self._database.execute(
+                "SELECT body FROM jobs WHERE ?1 IS NULL OR model = ?1 ORDER BY created_s DESC, id LIMIT ?2",
+                (model, limit),
+            ).fetchall()
+            return [_decode(body) for (body,) in rows]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with state_errors(self._path):
+            return dict(self._database.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+
+    def _read(self, job_id: str) -> Job:
+        row = self._database.execute("SELECT body FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise StateError(f"there is no job {job_id!r}. `modelops jobs` lists them.")
+        return _decode(row[0])
+
+    def _write(self, job: Job) -> None:
+        self._database.execute(
+            "UPDATE jobs SET state = ?, due_s = ?, body = ? WHERE id = ?", (job.state, job.due_s, _encode(job), job.id)
+        )
+
+    def _of_model(self, model: str) -> list[Job]:
+        rows = self._database.execute(
+            "SELECT body FROM jobs WHERE model = ? ORDER BY created_s DESC LIMIT ?", (model, HISTORY)
+        ).fetchall()
+        return [_decode(body) for (body,) in rows]
+
+    def _champion(self, model: str) -> str | None:
+        row = self._database.execute(
+            "SELECT version FROM aliases WHERE model = ? AND alias = 'champion'", (model,)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Job).decode

@@ -1,0 +1,74 @@
+"""Which alarm starts which job, and when: pure, from the alarm, the model's jobs and the limits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from modelops.alarm import Alarm
+from modelops.job import Action, Job
+
+DAY_S = 86_400.0
+ACTIONS: dict[str, Action] = {"covariate": "retrain", "concept": "retrain", "prior": "recalibrate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """After a job of a model the next waits `cooldown_s`; at most `max_per_day` begin in 24 hours."""
+
+    cooldown_s: float
+    max_per_day: int
+
+
+def decide(alarm: Alarm, jobs: Sequence[Job], limits: Limits, *, champion: str | None, now_s: float) -> Job:
+    """The job of an alarm that opened: one to come, an active one that covers it, or a record of why there is none.
+
+    `jobs` are the model's; `champion` is its version in service, None where the registry has none.
+    """
+    made = Job(
+        id=alarm.job_id,
+        model=alarm.model,
+        version=alarm.version,
+        kind=alarm.kind,
+        action=ACTIONS.get(alarm.kind, "retrain"),
+        alarm_id=alarm.alarm_id,
+        started_s=alarm.started_s,
+        created_s=now_s,
+        due_s=now_s,
+    )
+    same = next((job for job in jobs if job.id == made.id), None)
+    if same is not None:
+        return same
+    why_not = reason_against(alarm, champion)
+    if why_not:
+        return _recorded(made, why_not, now_s)
+    active = next((job for job in jobs if job.is_active), None)
+    if active is not None:
+        return _recorded(made, f"job {active.id} of this model is {active.state} and covers it.", now_s)
+    began = sorted(job.created_s for job in jobs if job.state != "recorded")
+    due_s = now_s
+    if began:
+        due_s = max(due_s, began[-1] + limits.cooldown_s)
+    if len(began) >= limits.max_per_day:
+        due_s = max(due_s, began[-limits.max_per_day] + DAY_S)
+    reason = "" if due_s == now_s else f"waits {due_s - now_s:.0f} s: the cool-down, or the jobs of a day, ask for it."
+    return msgspec.structs.replace(made, due_s=due_s, reason=reason)
+
+
+def reason_against(alarm: Alarm, champion: str | None) -> str:
+    """Why an alarm starts no job; empty where it does."""
+    if "data_quality" in (alarm.kind, alarm.alarm_class) or alarm.suggestion == "fix_the_pipeline":
+        return (
+            "data quality: the pipeline that fills the features must be repaired; a model trained on it would learn it."
+        )
+    if alarm.kind not in ACTIONS:
+        return f"kind {alarm.kind!r} is unknown; known are {', '.join(ACTIONS)} and data_quality."
+    if champion is None:
+        return "the registry has no champion of this model: train one with `modelops train` first."
+    if alarm.version != champion:
+        return f"version {alarm.version} is not the champion; version {champion} is."
+    return ""
+
+
+def _recorded(job: Job, reason: str, now_s: float) -> Job:
+    return msgspec.structs.replace(job, state="recorded", reason=reason, finished_s=now_s)

@@ -1,0 +1,246 @@
+"""What a job does, step by step. Each step leaves its result as a file, and reads those before it.
+
+A step that has a result is not done again, so a killed process goes on where it was.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from modelops import artifact, contract, train
+from modelops import gate as gates
+from modelops.bootstrap import roc_auc, value
+from modelops.config import Config, ModelEntry
+from modelops.data import Rows, Selection, Snapshot, Warehouse, read_rows
+from modelops.errors import DataError
+from modelops.job import STEPS, Job
+from modelops.models import Model
+from modelops.profile import build_profile
+from modelops.recipe import Recipe
+from modelops.registry import Registry, Version
+from modelops.train import Trained
+
+Result = TypeVar("Result", bound=msgspec.Struct)
+Progress = Callable[[str, float], None]
+"""Is told the step and the share of it that is done."""
+
+
+class Agreed(msgspec.Struct, frozen=True):
+    """The rules of the contract that hold."""
+
+    rules: tuple[str, ...]
+
+
+class Profiled(msgspec.Struct, frozen=True):
+    """The profile's file and content hash."""
+
+    path: str
+    hash: str
+
+
+class Work:
+    """One job's steps in its folder. `sources`: files to read instead of the model's logs."""
+
+    def __init__(
+        self,
+        config: Config,
+        job: Job,
+        recipe: Recipe,
+        registry: Registry,
+        *,
+        sources: tuple[Path, ...] = (),
+        progress: Progress = lambda _step, _share: None,
+    ) -> None:
+        # Before scikit-learn is imported. Threads of OpenMP wait for one another at every node of a tree: on a busy
+        # machine two of them took a hundred times as long as one.
+        os.environ.setdefault("OMP_NUM_THREADS", str(recipe.training.threads))
+        self.job = job
+        self.recipe = recipe
+        self.folder = job_folder(config, job.id)
+        self._config = config
+        self._entry: ModelEntry = config.model(job.model)
+        self._registry = registry
+        self._sources = sources
+        self._progress = progress
+        self._champion = registry.alias(job.model, "champion")
+
+    def run(self) -> Version:
+        """All steps that have no result yet; the registered version. Raises ModelopsError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        version = None
+        for step in STEPS:
+            self._progress(step, 0.0)
+            version = getattr(self, step)()
+            self._progress(step, 1.0)
+        assert isinstance(version, Version)
+        return version
+
+    def snapshot(self) -> Snapshot:
+        """The rows to learn from."""
+        files = self._sources or tuple(p for p in (self._entry.predictions, self._entry.labels) if p is not None)
+        chosen = Selection(self.job.model, self.job.started_s, must_be_complete=not self._sources)
+        warehouse = Warehouse(self._config.state.folder)
+        return self._kept("snapshot", Snapshot, lambda: warehouse.snapshot(files, self.recipe.data, chosen))
+
+    def contract(self) -> Agreed:
+        """The rules that the rows keep."""
+        return self._kept(
+            "contract", Agreed, lambda: Agreed(tuple(contract.check(self._rows(), self.snapshot(), self.recipe)))
+        )
+
+    def train(self) -> Trained:
+        """The challenger, as an artifact."""
+
+        def fit() -> Trained:
+            began_s = time.monotonic()
+            champion = self._model(self._champion) if self.job.action == "recalibrate" else None
+            rows = self._rows()
+            model, n_train = train.train(rows, self.recipe, champion=champion)
+            metrics = train.hold_out_metrics(model, rows, n_train)
+            folder = self._config.state.folder / "artifacts" / self.job.model / self.job.id
+            beside = folder.with_name(f".{self.job.id}.{os.getpid()}")
+            sha256 = artifact.save(model, beside)
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it noted the result
+            beside.rename(folder)
+            return Trained(str(folder), sha256, n_train, time.monotonic() - began_s, metrics)
+
+        return self._kept("train", Trained, fit)
+
+    def gate(self) -> gates.Verdict:
+        """The challenger against the champion."""
+        return self._kept("gate", gates.Verdict, self._judge)
+
+    def profile(self) -> Profiled:
+        """The reference profile of the challenger."""
+
+        def build() -> Profiled:
+            trained, rows = self.train(), self._rows()
+            model = artifact.load(Path(trained.artifact), trained.sha256)
+            made = build_profile(
+                rows,
+                self.recipe.data.features,
+                train.unseen_predictions(model, rows, trained.n_train),
+                self.recipe.profile,
+                model=self.job.model,
+                version=str(self._registry.next_version(self.job.model, self.job.id)),
+                progress=lambda share: self._progress("profile", share),
+            )
+            path = Path(trained.artifact) / "reference.profile"
+            write(path, made.to_bytes())
+            return Profiled(str(path), made.hash)
+
+        return self._kept("profile", Profiled, build)
+
+    def register(self) -> Version:
+        """The version in the registry; a second time the same one."""
+
+        def keep() -> Version:
+            snapshot, trained, profiled, verdict = self.snapshot(), self.train(), self.profile(), self.gate()
+            judged = {f"gate.{c.name}": c.challenger for c in verdict.comparisons if c.challenger is not None}
+            return self._registry.register(
+                Version(
+                    model=self.job.model,
+                    job=self.job.id,
+                    alarm=self.job.alarm_id or None,
+                    created_s=time.time(),
+                    recipe=self.recipe.hash,
+                    kind=self.recipe.model.kind,
+                    snapshot=snapshot.id,
+                    snapshot_path=snapshot.path,
+                    n_rows=snapshot.n_rows,
+                    n_train=trained.n_train,
+                    artifact=trained.artifact,
+                    sha256=trained.sha256,
+                    profile=profiled.path,
+                    profile_hash=profiled.hash,
+                    metrics=trained.metrics | judged,
+                    parent=self._champion,
+                )
+            )
+
+        return self._kept("register", Version, keep)
+
+    def _judge(self) -> gates.Verdict:
+        trained, rows = self.train(), self._rows()
+        challenger = artifact.load(Path(trained.artifact), trained.sha256)
+        held = rows.part(slice(trained.n_train, None))
+        if self._champion is None:
+            auc = value(roc_auc, challenger.score(held.columns), held.y)
+            said = (
+                f"promotable: there is no champion to compare with; roc_auc on {len(held.y):,} held-out rows {auc:.4f}."
+            )
+            return gates.Verdict("roc_auc", True, (), gates.calibration(challenger.score(held.columns), held.y), said)
+        champion = self._model(self._champion)
+        return gates.judge(
+            self._sample(challenger, champion, held),
+            self._old_sample(challenger, champion, self._champion),
+            self.recipe.gate,
+            kind=self.job.kind,
+            recalibrates=self.job.action == "recalibrate",
+            seed=self.recipe.model.seed,
+        )
+
+    def _old_sample(self, challenger: Model, champion: Model, version: int) -> gates.Sample | None:
+        """The champion's own hold-out; None where it has none, or of one class."""
+        parent = self._registry.get(self.job.model, version)
+        if not parent.snapshot_path:
+            return None
+        old = read_rows(Path(parent.snapshot_path), self.recipe.data.features).part(slice(parent.n_train, None))
+        return self._sample(challenger, champion, old) if len(np.unique(old.y)) == 2 else None
+
+    def _sample(self, challenger: Model, champion: Model, rows: Rows) -> gates.Sample:
+        segments = {name: rows.columns[name] for name in self.recipe.gate.segments}
+        return gates.Sample(challenger.score(rows.columns), champion.score(rows.columns), rows.y, segments)
+
+    def _model(self, version: int | None) -> Model:
+        if version is None:
+            raise DataError("there is no champion to start from; train one with `modelops train`.")
+        known = self._registry.get(self.job.model, version)
+        return artifact.load(Path(known.artifact), known.sha256)
+
+    def _rows(self) -> Rows:
+        return read_rows(Path(self.snapshot().path), self.recipe.data.features)
+
+    def _kept(self, step: str, shape: type[Result], make: Callable[[], Result]) -> Result:
+        """A step's result: from its file, or made and then kept."""
+        path = self.folder / f"{step}.json"
+        found = read_result(path, shape)
+        if found is None:
+            found = make()
+            write(path, msgspec.json.encode(found))
+        return found
+
+
+def job_folder(config: Config, job_id: str) -> Path:
+    """Where a job's results lie."""
+    return config.state.folder / "jobs" / job_id
+
+
+def read_result(path: Path, shape: type[Result]) -> Result | None:
+    """A result from its file; None where it is not there. Raises DataError where it is another's."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=shape)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{path}: must hold a step's result: {error}. Remove it to do the step again.") from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all. Raises DataError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot be written: {error.strerror}. Free space there.") from error
