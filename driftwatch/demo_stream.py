@@ -106,7 +106,7 @@ def applications(
     intensity[drift] = 1.0
     columns = people(n, intensity, rng)
     logit = log_odds(columns, rng)
-    columns[SCORE] = np.round(share(logit), 4)
+    columns[SCORE] = np.clip(np.round(share(logit), 4), 0.0001, 0.9999)
     logit[concept] += OF_DEBT * (FORGIVEN - columns["debt_ratio"][concept])
     # A few ratios are lost on their way to the log, after the model has seen them.
     columns["debt_ratio"] = simulate.drop_values(columns["debt_ratio"], np.ones(n), rng, share=MISSING_SHARE)
