@@ -39,7 +39,7 @@ FULL = Plan(
 )
 
 TURN_S = 0.1
-PATIENCE_S = 30.0  # for what is to come after the last event
+PATIENCE_S = 90.0  # for what is to come after the last event, on a machine that has much else to do
 SETTLE_S = 5.0
 JOIN_S = 120.0
 INTERRUPTED = 130
