@@ -1,8 +1,9 @@
 """`driftwatch demo`: the main job on a made-up service, live in a terminal, with nothing faked but the data.
 
-A reference is written and profiled by the product; a sidecar of its own process follows a growing file of events; half
-way the stream drifts, the alarm opens and reaches a receiver on this machine, which verifies its signature; the stream
-recovers and the alarm is resolved.
+A reference is written and profiled by the product; a sidecar of its own process follows a growing file of predictions
+and, later, their labels. The features drift, the alarm opens and reaches a receiver on this machine, which verifies its
+signature; the stream recovers and the alarm is resolved. Then what the features say of the label changes: no feature
+shows it, and a second alarm opens when the labels come.
 """
 
 import base64
@@ -27,14 +28,18 @@ from tqdm import tqdm
 from driftwatch.demo_receiver import Receiver
 from driftwatch.demo_sidecar import Sidecar, build_profile, fetch
 from driftwatch.demo_story import WINDOW_S, News, Plan, Story
-from driftwatch.demo_stream import FEATURES, SCORE, applications
+from driftwatch.demo_stream import FEATURES, LABEL, SCORE, applications
 from driftwatch.errors import DriftwatchError
 
-FAST = Plan(reference_rows=6_000, window_rows=500, calm=5, drifting=4, recovering=5, duration_s=16.0)
-FULL = Plan(reference_rows=20_000, window_rows=1_000, calm=10, drifting=7, recovering=7, duration_s=60.0)
+FAST = Plan(
+    reference_rows=6_000, window_rows=500, calm=4, drifting=3, recovering=5, changed=3, after=6, duration_s=15.0
+)
+FULL = Plan(
+    reference_rows=20_000, window_rows=1_000, calm=8, drifting=5, recovering=6, changed=5, after=7, duration_s=60.0
+)
 
 TURN_S = 0.1
-PATIENCE_S = 30.0  # for what is to come after the last event
+PATIENCE_S = 90.0  # for what is to come after the last event, on a machine that has much else to do
 SETTLE_S = 5.0
 JOIN_S = 120.0
 INTERRUPTED = 130
@@ -91,7 +96,7 @@ def tell(plan: Plan, kafka: str | None = None) -> int:
     ):
         folder = Path(name)
         say(f"A credit-scoring service of {len(FEATURES)} features and a score, made up. Its files: {folder}")
-        lines = write_files(folder, story, config(receiver.url, road.source), secret)
+        events = write_files(folder, story, config(receiver.url, road.source), secret)
         say(f"reference  {plan.reference_rows:,} applications of calm days; building its profile takes longest …")
         began_s = time.monotonic()
         build_profile(folder / "reference.jsonl", folder / "config.yaml", folder / "credit.profile")
@@ -102,11 +107,12 @@ def tell(plan: Plan, kafka: str | None = None) -> int:
             say(f"receiver   {receiver.url}, takes signed webhooks only")
             if kafka is not None:
                 wait_for_share(metrics, sidecar)
-            play(lines, story, road.write, news, sidecar)
-            counted = count_records(metrics, plan.n_events)
-        for line in story.summary(counted):
+            play(events, story, road.write, news, sidecar)
+            counted = count_records(metrics, plan.n_applications)
+            left_out = read_sum(metrics, "driftwatch_records_discarded_total", stage="labels")
+        for line in story.summary(counted, left_out):
             say(line)
-        missing = story.missing(counted)
+        missing = story.missing(counted, left_out)
         if sidecar.exit_code != 0:
             missing.append(f"the sidecar to end with 0 when it was told to stop; got {sidecar.exit_code}")
     for line in missing:
@@ -120,29 +126,29 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def write_files(folder: Path, story: Story, config: dict[str, object], secret: str) -> list[bytes]:
-    """Writes reference, configuration and secret; answers the events that will be in the stream."""
+def write_files(folder: Path, story: Story, config: dict[str, object], secret: str) -> list[tuple[float, bytes]]:
+    """Writes reference, configuration and secret; answers the events that will be in the stream, with their times."""
     plan, interval_s = story.plan, story.plan.interval_s
     before = applications(
         plan.reference_rows,
         start_s=story.start_s - plan.reference_rows * interval_s,
         interval_s=interval_s,
-        drift=slice(0),
         seed=1,
         first_id=0,
     )
     stream = applications(
-        plan.n_events,
+        plan.n_applications,
         start_s=story.start_s,
         interval_s=interval_s,
         drift=plan.drift,
+        concept=plan.concept,
         seed=2,
         first_id=plan.reference_rows,
     )
-    (folder / "reference.jsonl").write_bytes(b"".join(before.lines()))
+    (folder / "reference.jsonl").write_bytes(b"".join(before.lines(with_label=True)))
     (folder / "secret").write_text(secret)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    return list(stream.lines())
+    return stream.events()
 
 
 def config(url: str, source: dict[str, object]) -> dict[str, object]:
@@ -151,7 +157,11 @@ def config(url: str, source: dict[str, object]) -> dict[str, object]:
     return {
         "model": {"name": "credit", "version": "3"},
         "source": source,
-        "events": {"features": dict(FEATURES), "prediction": {"name": SCORE, "kind": "probability"}},
+        "events": {
+            "features": dict(FEATURES),
+            "prediction": {"name": SCORE, "kind": "probability"},
+            "label": {"name": LABEL, "kind": "binary", "wait": "1h"},
+        },
         "reference": {"profile": "credit.profile"},
         "window": {"length": f"{WINDOW_S}s", "lateness": "30s"},
         "alarms": {"budget": "1 per 30d"},
@@ -175,7 +185,7 @@ def wait_for_share(metrics: str, sidecar: Sidecar) -> None:
 
 
 def play(
-    lines: list[bytes],
+    events: Sequence[tuple[float, bytes]],
     story: Story,
     write: Callable[[Sequence[bytes]], object],
     news: "queue.SimpleQueue[News]",
@@ -183,14 +193,14 @@ def play(
 ) -> None:
     """Writes the events at the plan's pace and shows what comes of them, until the story is over or nothing comes."""
     plan, began_s, written = story.plan, time.monotonic(), 0
-    with Screen(len(lines)) as screen:
-        while written < len(lines) or not story.is_over:
+    with Screen(len(events)) as screen:
+        while written < len(events) or not story.is_over:
             elapsed_s = time.monotonic() - began_s
             if elapsed_s > plan.duration_s + PATIENCE_S:
                 return
-            due = min(len(lines), int(len(lines) * elapsed_s / plan.duration_s))
-            write(lines[written:due])
-            for line in story.wrote(written, due):
+            due = min(len(events), int(len(events) * elapsed_s / plan.duration_s))
+            write([line for _, line in events[written:due]])
+            for line in story.wrote(events[due - 1][0] if due else 0.0):
                 say(line)
             screen.wrote(due - written)
             written = due
@@ -225,12 +235,12 @@ class Screen:
         self._window.set_description_str(status)
 
 
-def count_records(address: str, n_events: int) -> int:
-    """The records that the sidecar's metrics say were used; waits a moment for the last ones."""
+def count_records(address: str, n_predictions: int) -> int:
+    """The predictions that the sidecar's metrics say were used; waits a moment for the last ones."""
     until_s = time.monotonic() + SETTLE_S
     while True:
         counted = read_sum(address, "driftwatch_records_total", outcome="used")
-        if counted >= n_events or time.monotonic() > until_s:
+        if counted >= n_predictions or time.monotonic() > until_s:
             return counted
         time.sleep(TURN_S)
 

@@ -1,7 +1,8 @@
-"""The demo's made-up service: applications for credit with their scores, and a recession that drifts them.
+"""The demo's made-up service: applications for credit, their scores, and later who defaulted; and two changes.
 
 Twelve features as a lender has them: amounts with a long tail, years of which many are zero, counts with ties, codes
-of few and of many values, a flag. Nothing is random but by the seed.
+of few and of many values, a flag. A recession moves some of them; later debts are forgiven, which moves none: it
+changes what the same features say of a default. Nothing is random but by the seed.
 """
 
 from collections.abc import Iterator
@@ -30,12 +31,18 @@ FEATURES: dict[str, Kind] = {
     "purpose": "categorical",
 }
 SCORE = "score"
+LABEL = "defaulted"
+LABEL_AFTER_S = (600.0, 1200.0)  # of event time; a lender waits for months
 
-DRIFTED = ("income", "channel", "debt_ratio")
-DRIFT_IN_WORDS = "incomes fall by a quarter, a new channel appears, debt_ratio gets lost"
+DRIFTED = ("income", "channel", "accounts")
+DRIFT_IN_WORDS = "incomes fall by a quarter, more come by phone, with more accounts"
 INCOME_FACTOR = 0.75
-NEW_CHANNEL, NEW_CHANNEL_SHARE = "comparison_site", 0.08
-MISSING_BEFORE, MISSING_ADDED = 0.01, 0.15
+MORE_CHANNEL, MORE_CHANNEL_SHARE = "phone", 0.25
+MORE_ACCOUNTS = 1
+CONCEPT_IN_WORDS = "debts are forgiven: debt_ratio tells no more who defaults; no feature shows it"
+OF_DEBT = 10.0  # what a debt_ratio of 1 adds to the log-odds of a default
+FORGIVEN = 0.34  # the debt_ratio that all have then, as it were
+MISSING_SHARE = 0.01
 
 REGIONS = ("north", "east", "south", "west", "coast", "lakes", "hills", "islands")
 EMPLOYMENT = ("permanent", "self_employed", "temporary", "retired", "student")
@@ -46,34 +53,67 @@ PURPOSES = ("car", *HOUSE_PURPOSES, "debt", "medical", "wedding", "education", "
 
 @dataclass(frozen=True, slots=True)
 class Applications:
-    """Applications in the order of time. NaN in a numeric column is missing."""
+    """Applications in the order of time. NaN in a numeric column is missing.
+
+    `defaulted` (n,): 0 or 1, which becomes known at `known_s` (n,). Times (n,) are epoch seconds.
+    """
 
     columns: dict[str, np.ndarray]
-    times_s: np.ndarray  # (n,): epoch seconds
+    times_s: np.ndarray
+    defaulted: np.ndarray
+    known_s: np.ndarray
     first_id: int
 
-    def lines(self) -> Iterator[bytes]:
-        """Each as a prediction event, one JSON object a line."""
+    def events(self) -> list[tuple[float, bytes]]:
+        """Predictions, and their labels when they are known, by their times; one JSON object a line."""
+        found = [*zip(self.times_s.tolist(), self.lines(), strict=True)]
+        for i, (known_s, label) in enumerate(
+            zip(self.known_s.tolist(), self.defaulted.tolist(), strict=True), self.first_id
+        ):
+            event = {"id": f"application-{i}", "time": known_s, "label": label}
+            found.append((known_s, msgspec.json.encode(event) + b"\n"))
+        return sorted(found, key=lambda event: event[0])
+
+    def lines(self, *, with_label: bool = False) -> Iterator[bytes]:
+        """Each as a prediction event, one JSON object a line; in a reference the label stands beside it."""
         names = list(FEATURES)
         rows = zip(*(self.columns[name].tolist() for name in names), strict=True)
         scores, times = self.columns[SCORE].tolist(), self.times_s.tolist()
         for i, (row, score, time_s) in enumerate(zip(rows, scores, times, strict=True), self.first_id):
             features = dict(zip(names, row, strict=True))
             event = {"id": f"application-{i}", "time": time_s, "features": features, "prediction": score}
+            if with_label:
+                event["label"] = int(self.defaulted[i - self.first_id])
             yield msgspec.json.encode(event) + b"\n"  # which writes NaN as null
 
 
-def applications(n: int, *, start_s: float, interval_s: float, drift: slice, seed: int, first_id: int) -> Applications:
-    """n applications, one every `interval_s` seconds; those in the rows `drift` come from the recession."""
+def applications(
+    n: int,
+    *,
+    start_s: float,
+    interval_s: float,
+    seed: int,
+    first_id: int,
+    drift: slice = slice(0),
+    concept: slice = slice(0),
+) -> Applications:
+    """n applications, one every `interval_s` seconds.
+
+    The rows `drift` come from the recession; of the rows `concept` debts are forgiven.
+    """
     rng = np.random.default_rng(seed)
     intensity = np.zeros(n)
     intensity[drift] = 1.0
     columns = people(n, intensity, rng)
-    columns[SCORE] = score(columns, rng)
-    # The ratio is lost on its way to the log, after the model has seen it.
-    missing_before = simulate.drop_values(columns["debt_ratio"], np.ones(n), rng, share=MISSING_BEFORE)
-    columns["debt_ratio"] = simulate.drop_values(missing_before, intensity, rng, share=MISSING_ADDED)
-    return Applications(columns, simulate.times(n, start_s=start_s, interval_s=interval_s), first_id)
+    logit = log_odds(columns, rng)
+    columns[SCORE] = np.clip(np.round(share(logit), 4), 0.0001, 0.9999)
+    logit[concept] += OF_DEBT * (FORGIVEN - columns["debt_ratio"][concept])
+    # A few ratios are lost on their way to the log, after the model has seen them.
+    columns["debt_ratio"] = simulate.drop_values(columns["debt_ratio"], np.ones(n), rng, share=MISSING_SHARE)
+    defaulted = (rng.random(n) < share(logit)).astype(np.int64)
+    times_s = simulate.times(n, start_s=start_s, interval_s=interval_s)
+    known_s = np.round(times_s + rng.uniform(*LABEL_AFTER_S, n), 3)
+    return Applications(columns, times_s, defaulted, known_s, first_id)
 
 
 def people(n: int, intensity: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -90,12 +130,12 @@ def people(n: int, intensity: np.ndarray, rng: np.random.Generator) -> dict[str,
         "employment_years": np.round(simulate.zero_inflated(tenure, zeros=0.2, median=6, sigma=0.8), 1),
         "loan_amount": 100 * whole(simulate.lognormal(wish, median=90, sigma=0.7)),
         "debt_ratio": np.round(simulate.lognormal(z[1], median=0.28, sigma=0.45), 3),
-        "accounts": whole(simulate.integer(z[2], median=4.5, sigma=0.5)),
+        "accounts": whole(simulate.integer(z[2], median=4.5, sigma=0.5) + MORE_ACCOUNTS * intensity),
         "previous_defaults": whole(np.minimum(simulate.integer(z[3], median=0.5, sigma=0.8), 4)),
         "is_homeowner": simulate.boolean(z[4], share=0.55),
         "region": simulate.category(z[5], names=REGIONS, exponent=0.7),
         "employment": simulate.category(z[7], names=EMPLOYMENT, exponent=1.3),
-        "channel": simulate.add_category(channel, intensity, rng, name=NEW_CHANNEL, share=NEW_CHANNEL_SHARE),
+        "channel": simulate.add_category(channel, intensity, rng, name=MORE_CHANNEL, share=MORE_CHANNEL_SHARE),
         "purpose": simulate.category(simulate.latent(n, 1, rng)[:, 0], names=PURPOSES, exponent=0.8),
     }
 
@@ -105,9 +145,13 @@ def whole(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(values), np.int64)
 
 
-def score(columns: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """The model's estimate of the probability of default, (n,): what moves its inputs moves it too."""
+def log_odds(columns: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Of a default, as the model has learned them, (n,): what moves its inputs moves them too."""
     years_of_income = columns["loan_amount"] / np.maximum(columns["income"], 1.0)
-    logit = -3.2 + 2.0 * columns["debt_ratio"] + 0.8 * columns["previous_defaults"] + 1.5 * years_of_income
-    logit += 0.3 * rng.standard_normal(len(logit)) - 0.03 * columns["employment_years"]
-    return np.asarray(np.round(1 / (1 + np.exp(-logit)), 4))
+    logit = -4.8 + OF_DEBT * columns["debt_ratio"] + 0.8 * columns["previous_defaults"] + 0.5 * years_of_income
+    return np.asarray(logit + 0.3 * rng.standard_normal(len(logit)) - 0.03 * columns["employment_years"])
+
+
+def share(logit: np.ndarray) -> np.ndarray:
+    """Log-odds as a probability."""
+    return np.asarray(1 / (1 + np.exp(-logit)))

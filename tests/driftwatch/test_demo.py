@@ -17,18 +17,27 @@ import pytest
 from scipy.stats import chi2_contingency, ks_2samp
 
 from driftwatch.config import load
-from driftwatch.decision import AlarmFeature, AlarmLine, Decision, Transition, WindowLine, rfc3339
+from driftwatch.decision import (
+    AlarmClass,
+    AlarmFeature,
+    AlarmLine,
+    Decision,
+    PerformanceLine,
+    Transition,
+    WindowLine,
+    rfc3339,
+)
 from driftwatch.demo import config, tell
 from driftwatch.demo_receiver import Delivery, Receiver
 from driftwatch.demo_sidecar import Sidecar, fetch
-from driftwatch.demo_story import OPENED, RESOLVED, WINDOW_S, Plan, Story, words
+from driftwatch.demo_story import WINDOW_S, Plan, Story, figures, words
 from driftwatch.demo_stream import DRIFTED, FEATURES, SCORE, Applications, applications
 from driftwatch.errors import DriftwatchError, SinkError
 from driftwatch.sinks.webhook import WebhookTarget, cloud_event
 
-Told = tuple[int, Transition, tuple[str, ...]] | Delivery
+Told = tuple[AlarmClass, int, Transition, tuple[str, ...]] | Delivery
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0"
-PLAN = Plan(reference_rows=2000, window_rows=200, calm=2, drifting=2, recovering=4, duration_s=1.0)
+PLAN = Plan(reference_rows=2000, window_rows=200, calm=2, drifting=2, recovering=4, changed=2, after=6, duration_s=1.0)
 
 
 # The stream -----------------------------------------------------------------------------------------------------------
@@ -43,6 +52,12 @@ def stream() -> Applications:
     return applications(4000, start_s=0.0, interval_s=1.0, drift=slice(2000, 4000), seed=7, first_id=5)
 
 
+@pytest.fixture(scope="module")
+def changed() -> Applications:
+    """2,000 rows of calm days, then as many under the relief."""
+    return applications(4000, start_s=0.0, interval_s=1.0, concept=slice(2000, 4000), seed=7, first_id=5)
+
+
 def p_value(column: np.ndarray) -> float:
     """That both halves have the same law, what is missing left out."""
     first, second = column[:2000], column[2000:]
@@ -52,18 +67,45 @@ def p_value(column: np.ndarray) -> float:
     return float(chi2_contingency(table).pvalue)
 
 
-def test_only_what_it_names_drifts_and_the_score_that_depends_on_it(stream: Applications) -> None:
+def test_only_what_it_names_drifts_and_the_score_at_most(stream: Applications) -> None:
     moved = {name for name, column in stream.columns.items() if p_value(column) < 1e-4}
-    assert moved == {"income", "channel", SCORE}
-    missing = np.isnan(stream.columns["debt_ratio"])
-    assert missing[:2000].mean() < 0.02
-    assert 0.12 < missing[2000:].mean() < 0.2
-    assert {"income", "channel", "debt_ratio"} == {*DRIFTED}
+    assert moved - {SCORE} == {*DRIFTED}
+
+
+def loss(rows: slice, made: Applications) -> float:
+    return float(np.mean((made.columns[SCORE][rows] - made.defaulted[rows]) ** 2))
+
+
+def test_scores_are_what_comes_true_and_the_recession_does_not_change_that(stream: Applications) -> None:
+    for rows in (slice(2000), slice(2000, 4000)):
+        assert abs(stream.defaulted[rows].mean() - stream.columns[SCORE][rows].mean()) < 0.02
+    assert abs(loss(slice(2000, 4000), stream) - loss(slice(2000), stream)) < 0.02
+
+
+def test_a_relief_moves_no_feature_and_no_score_only_who_defaults(changed: Applications) -> None:
+    assert not {name for name, column in changed.columns.items() if p_value(column) < 1e-3}
+    assert loss(slice(2000, 4000), changed) > 1.8 * loss(slice(2000), changed)
+
+
+def test_each_label_comes_later_under_its_prediction_s_id(changed: Applications) -> None:
+    events = changed.events()
+    assert [time for time, _ in events] == sorted(time for time, _ in events)
+    assert all(json.loads(line)["time"] == time for time, line in events)
+    read = [json.loads(line) for _, line in events]
+    made = {event["id"]: event["time"] for event in read if "prediction" in event}
+    labels = {event["id"]: event for event in read if "label" in event}
+    assert len(read) == 2 * len(made)
+    assert labels.keys() == made.keys()
+    assert all(600 <= event["time"] - made[id] <= 1200.001 for id, event in labels.items())
+    assert all(event.keys() == {"id", "time", "label"} for event in labels.values())
+    assert [labels[f"application-{i + 5}"]["label"] for i in range(4000)] == changed.defaulted.tolist()
+    beside = [json.loads(line)["label"] for line in changed.lines(with_label=True)]
+    assert beside == changed.defaulted.tolist()
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_one_others() -> None:
     def written(seed: int) -> bytes:
-        made = applications(50, start_s=0.0, interval_s=1.0, drift=slice(0), seed=seed, first_id=0)
+        made = applications(50, start_s=0.0, interval_s=1.0, seed=seed, first_id=0)
         return b"".join(made.lines())
 
     assert written(1) == written(1)
@@ -121,76 +163,90 @@ def feature(name: str, detector: str = "location", effect: float | None = 0.5) -
     return AlarmFeature(name, detector, effect, 1e-9, 0.5, 20.0, 3.0)
 
 
-def judged(story: Story, window: int, transition: Transition | None, *names: str, id: str = "a") -> Decision:
-    """The decision on the n-th window of the story, with what happened to an alarm there."""
+def judged(story: Story, of_class: AlarmClass, window: int, transition: Transition, *names: str) -> Decision:
+    """The decision on the n-th window of the story, with what happened to an alarm of a class there."""
     start_s = story.start_s + window * WINDOW_S
     line = WindowLine("credit", "3", None, rfc3339(start_s), rfc3339(start_s + WINDOW_S), 200)
-    alarms = (
-        ()
-        if transition is None
-        else (AlarmLine(id, transition, "covariate", None, "", tuple(map(feature, names)), "drift", (), "watch"),)
-    )
+    kind = "concept" if of_class == "performance" else "covariate"
+    alarm = AlarmLine(of_class[0], transition, kind, None, "", tuple(map(feature, names)), of_class, (), "watch")
     verdict: Literal["drift", "ok"] = "drift" if transition == "opened" else "ok"
-    return Decision(line, verdict, (), (), alarms, 1, False, None, 0, 0.1, 9.0, ())
+    revision = int(of_class == "performance")
+    return Decision(line, verdict, (), (), (alarm,), 1, False, None, revision, 0.1, 9.0, ())
 
 
 def told(*news: Told) -> Story:
     story = Story(PLAN, start_s=1_767_571_200.0)
     for item in news:
-        said = story.take(item if isinstance(item, Delivery) else judged(story, item[0], item[1], *item[2]))
+        said = story.take(item if isinstance(item, Delivery) else judged(story, *item[:3], *item[3]))
         assert all(isinstance(line, str) for line in said)
     return story
 
 
 GOOD: tuple[Told, ...] = (
-    (2, "opened", ("*", *DRIFTED)),
-    Delivery("a:opened", OPENED, is_verified=True),
-    (7, "resolved", DRIFTED),
-    Delivery("a:resolved", RESOLVED, is_verified=True),
+    ("drift", 2, "opened", ("*", *DRIFTED)),
+    Delivery("d:opened", "drift.opened", is_verified=True),
+    ("drift", 7, "resolved", DRIFTED),
+    Delivery("d:resolved", "drift.resolved", is_verified=True),
+    ("performance", 9, "opened", ("loss", "defaulted")),
+    Delivery("p:opened", "performance.opened", is_verified=True),
+    ("performance", 13, "resolved", ("loss",)),
+    Delivery("p:resolved", "performance.resolved", is_verified=True),
 )
 
 
 def test_a_story_that_came_out_lacks_nothing() -> None:
     story = told(*GOOD)
     assert story.is_over
-    assert story.missing(PLAN.n_events) == []
-    assert "0 alarms before the drift, 1 on it; 2 webhooks with a valid signature" in " ".join(story.summary(1600))
+    assert story.missing(PLAN.n_applications, 0) == []
+    said = " ".join(story.summary(3200, 0))
+    assert "0 false alarms, 1 on the drift, 1 on the concept drift; 4 webhooks with a valid signature" in said
+    assert "2 windows judged, 2 again on labels" in said
 
 
 @pytest.mark.parametrize(
     ("news", "lacks"),
     [
-        ((), "an alarm on the drift"),
-        (GOOD[:2], "the same alarm resolved"),
+        ((), "an alarm of kind covariate on the drift; got None"),
+        (GOOD[:4], "an alarm of kind concept on the concept drift; got None"),
+        (GOOD[:2], "the same alarm on the drift resolved"),
+        (GOOD[:6], "the same alarm on the concept drift resolved"),
         (GOOD[:3], "the webhook drift.resolved"),
-        (GOOD[::2], "the webhook drift.opened"),
-        (((2, "opened", ("age", *DRIFTED)), *GOOD[1:]), "a feature that drifted on top of the alarm; got 'age'"),
-        (((2, "opened", ("income",)), GOOD[1], (7, "resolved", ("income",)), GOOD[3]), "all of income, channel"),
-        (((1, "opened", ("age",)), *GOOD), "no alarm before the drift; got 1"),
-        ((GOOD[0], Delivery("a:opened", OPENED, is_verified=False), *GOOD[2:]), "the webhook drift.opened"),
+        (GOOD[::2], "the webhook performance.opened"),
+        (
+            (("drift", 2, "opened", ("age", *DRIFTED)), *GOOD[1:]),
+            "a feature that drifted on top of the alarm; got 'age'",
+        ),
+        ((("drift", 2, "opened", ("income",)), GOOD[1]), "all of income, channel"),
+        ((("drift", 1, "opened", ("age",)), *GOOD), "no false alarm; got 1"),
+        ((*GOOD[:5], ("drift", 9, "opened", ("age",)), *GOOD[5:]), "no false alarm; got 1"),
+        ((*GOOD[:2], ("performance", 3, "opened", ("loss",)), *GOOD[2:]), "no false alarm; got 1"),
+        ((("data_quality", 3, "opened", ("age",)), *GOOD), "no false alarm; got 1"),
+        ((GOOD[0], Delivery("d:opened", "drift.opened", is_verified=False), *GOOD[2:]), "the webhook drift.opened"),
     ],
 )
 def test_what_was_not_seen_is_named(news: tuple[Told, ...], lacks: str) -> None:
-    missing = told(*news).missing(PLAN.n_events)
+    missing = told(*news).missing(PLAN.n_applications, 0)
     assert any(line.startswith(lacks) for line in missing), missing
 
 
-def test_events_that_the_sidecar_did_not_count_are_missed() -> None:
-    assert told(*GOOD).missing(PLAN.n_events - 1) == ["every event counted; got 1,599 of 1,600"]
+def test_events_that_the_sidecar_did_not_use_are_missed() -> None:
+    missing = told(*GOOD).missing(PLAN.n_applications - 1, 2)
+    assert missing == ["every prediction counted; got 3,199 of 3,200", "every label used; 2 were not"]
 
 
-def test_the_drift_is_announced_once_whatever_the_blocks_that_are_written() -> None:
-    story = told()
-    for size in (1, 7, 460, PLAN.n_events):
-        said = [line for first in range(0, PLAN.n_events, size) for line in story.wrote(first, first + size)]
-        assert [line[:5] for line in said] == ["00:23", "00:43"]
+def test_each_change_is_announced_once_whatever_the_blocks_that_are_written() -> None:
+    for size in (1, 7, 460, PLAN.n_applications):
+        story = told()
+        ends = [*range(0, PLAN.n_applications, size), PLAN.n_applications]
+        said = [line for end in ends for line in story.wrote(story.time_s(end))]
+        assert [line[:5] for line in said] == ["00:23", "00:43", "01:23", "01:43"]
 
 
 def test_the_stream_ends_about_now_and_begins_at_a_window_edge() -> None:
     now_s = 1_767_571_234.5
     start_s = PLAN.start_s(now_s)
     assert start_s % WINDOW_S == 0
-    assert 0 <= now_s - (start_s + PLAN.n_events * PLAN.interval_s) < WINDOW_S
+    assert 0 <= now_s - (start_s + PLAN.n_applications * PLAN.interval_s) < WINDOW_S
 
 
 def test_an_effect_is_said_in_its_unit() -> None:
@@ -198,6 +254,13 @@ def test_an_effect_is_said_in_its_unit() -> None:
     assert words(feature("channel", "unseen", 0.081)) == "channel (unseen, 8.1% of the rows)"
     assert words(feature("*", "mmd", 0.09)) == "* (mmd, 0.09)"
     assert words(feature("age", "ks", None)) == "age (ks)"
+
+
+def test_a_figure_by_labels_stands_beside_what_was_estimated() -> None:
+    line = PerformanceLine("roc_auc", "labels", 0.612, 0.5, 0.7, 0.78, 500, "drift", estimate=0.77)
+    assert figures(line) == "roc_auc 0.61 by labels, 0.77 estimated without them, 0.78 in the reference"
+    bare = PerformanceLine("roc_auc", "labels", None, None, None, None, 0, "undetermined")
+    assert figures(bare) == "roc_auc unknown"
 
 
 # The processes --------------------------------------------------------------------------------------------------------
@@ -218,7 +281,7 @@ def test_a_sidecar_that_cannot_start_is_an_error_with_its_own_words(tmp_path: Pa
 
 def watched(folder: Path) -> Path:
     """The demo's configuration without a reference, and two windows of its stream."""
-    made = applications(450, start_s=1_767_571_200.0, interval_s=3.0, drift=slice(0), seed=3, first_id=0)
+    made = applications(450, start_s=1_767_571_200.0, interval_s=3.0, seed=3, first_id=0)
     (folder / "events.jsonl").write_bytes(b"".join(made.lines()))
     (folder / "secret").write_text(SECRET)
     path = folder / "config.yaml"
@@ -298,6 +361,12 @@ def test_the_whole_story_comes_out_with_a_real_sidecar(capsys: pytest.CaptureFix
     assert tell(replace(PLAN, window_rows=500, calm=4, drifting=3, recovering=5, duration_s=5.0)) == 0
     said = capsys.readouterr().out
     assert "NOT SEEN" not in said
-    assert (
-        said.index("drifts from here on") < said.index("ALARM") < said.index("drift.resolved delivered, signature ver")
+    story = (
+        "drifts from here on",
+        "kind covariate",
+        "drift.resolved delivered, signature verified",
+        "kind concept",
+        "performance.resolved delivered, signature verified",
+        "0 false alarms, 1 on the drift, 1 on the concept drift",
     )
+    assert [*map(said.index, story)] == sorted(map(said.index, story))
