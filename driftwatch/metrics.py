@@ -100,14 +100,18 @@ class _LastWindows(Collector):
     def __init__(self, model: str) -> None:
         self.model = model
         self.shown: Mapping[str, WindowGauges] = {}
+        self.provisional: Mapping[str, Mapping[str, float]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        shown = self.shown
+        shown, provisional = self.shown, self.provisional
         for name, meaning, attribute, labels in _WINDOW_GAUGES:
             family = GaugeMetricFamily(name, meaning, labels=(*_WHO, *labels))
             for version, gauges in shown.items():
                 for key, value in getattr(gauges, attribute).items():
                     family.add_metric((self.model, version, *key), value)
+                if attribute == "performance":
+                    for metric, value in provisional.get(version, {}).items():
+                        family.add_metric((self.model, version, metric, "provisional"), value)
             yield family
 
 
@@ -268,6 +272,10 @@ class Metrics:
             self._forget(forgotten := next(iter(others)))
             del others[forgotten]
         self._last_windows.shown = others | {version: gauges}
+
+    def provisional(self, realised: Mapping[str, Mapping[str, float]]) -> None:
+        """Replace the figures of incomplete labels, by version; they are shown of versions that have gauges."""
+        self._last_windows.provisional = realised
 
     def shown(self, version: str) -> WindowGauges | None:
         """What the gauges of `version` say now; None where none of its windows was among the last."""

@@ -35,7 +35,7 @@ class Monitor:
         label: LabelColumn | None = None,
         prediction: str | None = None,
     ) -> None:
-        self._min_records, self._label, self._prediction = min_records, label, prediction
+        self.min_records, self._label, self._prediction = min_records, label, prediction
         self._profiles: dict[str, tuple[Profile, float]] = {}
         self._learnt: dict[str, Learnt] = {}
         for profile, rate in profiles.values():
@@ -62,23 +62,29 @@ class Monitor:
         estimates = self._estimates(profile, window)
         if window.revision:
             return self._judge_labels(profile, rate, window, estimates)
-        if window.n_records < self._min_records:
+        if window.n_records < self.min_records:
             return undetermined("too_few_records")
         return replace(self._judge_terms(profile, rate, window), estimates=estimates)
 
     def _judge_labels(self, profile: Profile, rate: float, window: Window, estimates: Compared) -> Judgement:
         """The second judgement: label and loss, against the threshold that holds for all of the window's terms."""
-        performance: Compared = ()
-        outcome = outcome_for(profile, self._label)
-        if outcome is not None:
-            performance = beside(outcome, outcome.metrics(window.table.outcome))
-        if not window.n_labels or window.n_labels < self._min_records:
+        performance = self._realised(profile, window)
+        if not window.n_labels or window.n_labels < self.min_records:
             judged = undetermined("too_few_labels" if window.n_labels else "stale_labels")
         elif not profile.grid.delayed.any():
             judged = undetermined("no_reference_labels")
         else:
             judged = self._judge_terms(profile, rate, window)
         return replace(judged, performance=performance, estimates=estimates)
+
+    def realised(self, window: Window) -> Compared:
+        """The metrics of a window's labels, judged by nothing; none without a profile."""
+        found = self._profiles.get(window.profile)
+        return () if found is None else self._realised(found[0], window)
+
+    def _realised(self, profile: Profile, window: Window) -> Compared:
+        outcome = outcome_for(profile, self._label)
+        return () if outcome is None else beside(outcome, outcome.metrics(window.table.outcome))
 
     def _judge_terms(self, profile: Profile, rate: float, window: Window) -> Judgement:
         """The scores, and what they come to."""
@@ -112,7 +118,7 @@ class Monitor:
     def _estimates(self, profile: Profile, window: Window) -> Compared:
         """The metrics as they are estimated without labels, where the reference's labels allow it."""
         outcome, at = profile.outcome, self._learnt[window.profile].prediction
-        if outcome is None or outcome.performance is None or at is None or window.n_records < self._min_records:
+        if outcome is None or outcome.performance is None or at is None or window.n_records < self.min_records:
             return ()
         table = window.table
         expected = table.samples[-1].sums.sum(axis=0)
