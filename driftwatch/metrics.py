@@ -53,6 +53,7 @@ MAX_VERSIONS = 8
 MOST_PROFILES = 64
 """Of so many versions the profile is shown."""
 
+_ACCURACY = ("accuracy", "labels")
 _WHO = ("model", "version")
 _MAX_EXEMPLAR_CHARACTERS = 128  # OpenMetrics: label names and values of one exemplar together
 _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -276,6 +277,11 @@ class Metrics:
     def provisional(self, realised: Mapping[str, Mapping[str, float]]) -> None:
         """Replace the figures of incomplete labels, by version; they are shown of versions that have gauges."""
         self._last_windows.provisional = realised
+
+    def accuracies(self) -> dict[str, float]:
+        """By version: the accuracy of the last window whose labels were there."""
+        found = {version: gauges.performance.get(_ACCURACY) for version, gauges in self._last_windows.shown.items()}
+        return {version: value for version, value in found.items() if value is not None}
 
     def shown(self, version: str) -> WindowGauges | None:
         """What the gauges of `version` say now; None where none of its windows was among the last."""

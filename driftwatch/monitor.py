@@ -11,6 +11,7 @@ from detectors.performance.metric import Metric
 from detectors.performance.outcome import Outcome
 from detectors.profile import Profile
 from detectors.scoring import score
+from driftwatch.figures import Figures
 from driftwatch.outcomes import outcome_for
 from driftwatch.records import LEARNING, Judgement, LabelColumn, Window
 
@@ -24,7 +25,7 @@ class Monitor:
 
     `profiles`: by content hash, each with the rate of alarms a window that its budget allows. A window that holds a
     share of the source's shards is judged by that share of the rate. `label`: what is judged the second time.
-    `prediction`: the column of what the model says.
+    `prediction`: the column of what the model says. `figures`: what is shown of the event's fields.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Monitor:
         min_records: int,
         label: LabelColumn | None = None,
         prediction: str | None = None,
+        figures: Figures | None = None,
     ) -> None:
         self.min_records, self._label, self._prediction = min_records, label, prediction
+        self._figures = figures
         self._profiles: dict[str, tuple[Profile, float]] = {}
         self._learnt: dict[str, Learnt] = {}
         for profile, rate in profiles.values():
@@ -62,9 +65,10 @@ class Monitor:
         estimates = self._estimates(profile, window)
         if window.revision:
             return self._judge_labels(profile, rate, window, estimates)
-        if window.n_records < self.min_records:
-            return undetermined("too_few_records")
-        return replace(self._judge_terms(profile, rate, window), estimates=estimates)
+        few = window.n_records < self.min_records
+        judged = undetermined("too_few_records") if few else self._judge_terms(profile, rate, window)
+        figures = () if self._figures is None else self._figures.read(window.table)
+        return replace(judged, estimates=() if few else estimates, figures=figures)
 
     def _judge_labels(self, profile: Profile, rate: float, window: Window, estimates: Compared) -> Judgement:
         """The second judgement: label and loss, against the threshold that holds for all of the window's terms."""

@@ -59,7 +59,7 @@ class Parts:
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
     `halves`: what the decoder keeps for later, None where it keeps nothing. `labels`: None where none are read.
     `learner`: keeps rows that a profile is learned from, None where there is one.
-    `warn`: takes a line for the log.
+    `served`: takes rows that are no duplicates. `warn`: takes a line for the log.
     """
 
     model: str
@@ -80,6 +80,7 @@ class Parts:
     halves: Halves | None = None
     labels: LateLabels | None = None
     learner: Learner | None = None
+    served: Callable[[Records], None] = lambda records: None
     warn: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
@@ -280,6 +281,7 @@ class Pipeline:
                 self._p.metrics.discarded("labels", "no_label", n)
             return take(decoded.records, slice(0)), Added(0, 0, NO_ROWS, 0)
         records = self._fresh(shard, decoded)
+        self._p.served(records)
         return records, self._p.windower.add(records, end=decoded.end, now_s=now_s)
 
     def _count(self, outcome: Outcome, n: int) -> None:
