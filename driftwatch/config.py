@@ -4,6 +4,7 @@ A relative path in it is relative to the file's own folder; `${NAME}` in a value
 Secrets named by a `*_file` key are read when they are needed, not at load.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -183,16 +184,18 @@ class State(Section):
 class BusinessMeasure(Section):
     """A figure of the business in every window."""
 
-    field: str = Field(description="A name in `events.fields`.")
+    field: str = Field(description="A name in `events.fields`, or prediction where it is a number, or label.")
     measure: Literal["sum", "mean", "rate"] = Field(
-        alias="is", description="sum, mean, or rate: the share of values that are not 0."
+        alias="is",
+        description="sum, mean, or rate: the share of values that are not 0, of a label that is a class "
+        "the share of `positive`.",
     )
 
 
 class SystemMeasure(Section):
     """A figure of the serving system in every window."""
 
-    field: str = Field(description="A name in `events.fields`.")
+    field: str = Field(description="A name in `events.fields`, or prediction where it is a number.")
     measure: Literal["quantiles", "rate"] = Field(
         alias="is", description="quantiles: median, 95 % and 99 %; rate: the share of values that are not 0."
     )
@@ -261,17 +264,31 @@ class Config(Section):
                     f"must lie at a path of its own; got {'.'.join(column.path)}, where {other!r} lies. Give a `path`."
                 )
                 wrong.append((place, text))
-        for group in ("business", "system"):
-            for name, measure in getattr(self.performance, group).items():
-                if measure.field not in self.events.fields:
-                    text = f"must be a name in `events.fields`; got {measure.field!r}. Add it there with its path."
-                    wrong.append((("performance", group, name, "field"), text))
-        for name in sorted(self.performance.business.keys() & self.performance.system.keys()):
-            text = f"must differ from the names in `business`; got {name!r}. Choose another name."
-            wrong.append((("performance", "system", name), text))
+        wrong += self._wrong_measures()
         if wrong:
             raise Contradiction(*wrong)
         return self
+
+    def _wrong_measures(self) -> Iterator[config_yaml.Problem]:
+        """What is wrong about figures."""
+        prediction, label, measured = self.events.prediction, self.events.label, self.performance
+        known = set(self.events.fields)
+        if prediction is not None and prediction.kind in ("numeric", "probability"):
+            known.add("prediction")
+        for group, measures in (("system", measured.system), ("business", measured.business)):
+            if label is not None and group == "business":
+                known.add("label")
+            for name, measure in measures.items():
+                place: config_yaml.Place = ("performance", group, name)
+                is_class = label is not None and label.kind != "numeric" and measure.field == "label"
+                if measure.field not in known:
+                    names = ", ".join(sorted(known)) or "the names in events.fields"
+                    yield (*place, "field"), f"must be one of {names}; got {measure.field!r}. Add it to events.fields."
+                elif is_class and measure.measure != "rate":
+                    yield (*place, "is"), f"must be rate, since the label is a class; got {measure.measure}."
+        for name in sorted(measured.business.keys() & measured.system.keys()):
+            text = f"must differ from the names in `business`; got {name!r}. Choose another name."
+            yield ("performance", "system", name), text
 
     @property
     def dedupe_size(self) -> int:
@@ -307,7 +324,10 @@ class Config(Section):
             *self.performance.business.items(),
             *self.performance.system.items(),
         ]
-        return tuple(Measure(name, m.field, m.measure) for name, m in named)
+        columns = {
+            group: c.name for group, c in (("prediction", self.events.prediction), ("label", self.events.label)) if c
+        }
+        return tuple(Measure(name, columns.get(m.field, m.field), m.measure) for name, m in named)
 
     def _label_column(self) -> LabelColumn | None:
         label, prediction = self.events.label, self.events.prediction

@@ -111,9 +111,10 @@ class Events(Section):
                 "must leave the name 'loss' to the loss of each row, which is judged beside the label. Choose another."
             )
             raise Contradiction(((), text))
-        taken = {*self.features, *(c.name for c in (self.prediction, self.label) if c is not None), "", "*", "loss"}
+        taken = {*self.features, *(c.name for c in (self.prediction, self.label) if c is not None), "", "*"}
+        taken |= {"prediction", "label", "loss"}
         for name in sorted(taken & self.fields.keys()):
-            text = f"must differ from the name of every feature, the prediction and the label; got {name!r}."
+            text = f"must differ from every feature's name and from prediction, label and loss; got {name!r}."
             raise Contradiction((("fields", name), f"{text} Choose another name."))
         for name in {"", "*"} & self.features.keys():
             text = f"must have another name; got {name!r}. In decisions `*` stands for all features together."

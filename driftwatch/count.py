@@ -46,7 +46,7 @@ class ProfileCounter:
         self._first, self._second = scores.pairs
         self._sampled = {name: k for k, name in enumerate(profile.random_features)}
         self._predictions = Predictions(schema)
-        self.outcomes = None if schema.label is None else OutcomeCounter(profile, schema)
+        self.outcomes = None if schema.label is None else OutcomeCounter(profile, schema, figures)
         known = None if profile.outcome is None else profile.outcome.performance
         self._expectation: DirectLoss | None = None if known is None else known.expectation
 

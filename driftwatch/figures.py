@@ -38,27 +38,42 @@ class Figures:
 
     def __init__(self, measures: Iterable[Measure], schema: Schema) -> None:
         self._measures = tuple(measures)
+        self._label = None if schema.label is None else schema.label.name
         columns = [c.name for c in schema.of_kind("numeric")]
-        self._columns = {name: columns.index(name) for name in dict.fromkeys(m.field for m in self._measures)}
+        fields = dict.fromkeys(m.field for m in self._measures if m.field != self._label)
+        self._columns = {name: columns.index(name) for name in fields}
         self._spread = {m.field for m in self._measures if m.how == "quantiles"}
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether a measure is of the labels; who joins those adds them."""
+        return any(m.field == self._label for m in self._measures)
 
     def count(self, table: Table, records: Records) -> None:
         """Adds these rows."""
         for name, k in self._columns.items():
-            values = records.numeric[:, k]
-            values = values[np.isfinite(values)]
-            if len(values):
-                moments = [len(values), values.sum(), np.square(values).sum(), np.count_nonzero(values)]
-                table.add_figures(_key(name), np.array(moments, np.float64))
-                if name in self._spread:
-                    table.add_figures(_key(name, "cells"), np.bincount(_cells(values), minlength=N_CELLS + 2) * 1.0)
+            values = add_moments(table, name, records.numeric[:, k])
+            if len(values) and name in self._spread:
+                table.add_figures(key(name, "cells"), np.bincount(_cells(values), minlength=N_CELLS + 2) * 1.0)
 
-    def read(self, table: Table) -> tuple[tuple[Metric, str], ...]:
-        """The measures of a window, each with its field; undefined where no event had it."""
-        return tuple((found, m.field) for m in self._measures for found in _read(m, table))
+    def read(self, table: Table, *, of_labels: bool) -> tuple[tuple[Metric, str], ...]:
+        """The measures of a window's fields, or of its labels, each with its column; undefined without a value."""
+        chosen = [m for m in self._measures if (m.field == self._label) == of_labels]
+        return tuple((found, m.field) for m in chosen for found in _read(m, table))
 
 
-def _key(field: str, of: str = "moments") -> int:
+def add_moments(table: Table, name: str, values: np.ndarray) -> np.ndarray:
+    """Adds up a column's values; the answer: those that are numbers."""
+    values = values[np.isfinite(values)]
+    if len(values):
+        with np.errstate(over="ignore"):
+            moments = [len(values), values.sum(), np.square(values).sum(), np.count_nonzero(values)]
+        table.add_figures(key(name), np.array(moments, np.float64))
+    return values
+
+
+def key(field: str, of: str = "moments") -> int:
+    """The number under which a table holds sums of a column."""
     return crc32(f"{of} of {field}".encode())
 
 
@@ -70,9 +85,9 @@ def _cells(values: np.ndarray) -> np.ndarray:
 
 
 def _read(measure: Measure, table: Table) -> Sequence[Metric]:
-    name, moments = measure.name, table.figures.get(_key(measure.field))
+    name, moments = measure.name, table.figures.get(key(measure.field))
     if measure.how == "quantiles":
-        cells = table.figures.get(_key(measure.field, "cells"))
+        cells = table.figures.get(key(measure.field, "cells"))
         return [_quantile(f"{name}_{short}", q, cells) for q, short in QUANTILES]
     if moments is None:
         return [metric.undefined(name, 0, "no_value")]

@@ -67,7 +67,7 @@ class Monitor:
             return self._judge_labels(profile, rate, window, estimates)
         few = window.n_records < self.min_records
         judged = undetermined("too_few_records") if few else self._judge_terms(profile, rate, window)
-        figures = () if self._figures is None else self._figures.read(window.table)
+        figures = () if self._figures is None else self._figures.read(window.table, of_labels=False)
         return replace(judged, estimates=() if few else estimates, figures=figures)
 
     def _judge_labels(self, profile: Profile, rate: float, window: Window, estimates: Compared) -> Judgement:
@@ -79,7 +79,8 @@ class Monitor:
             judged = undetermined("no_reference_labels")
         else:
             judged = self._judge_terms(profile, rate, window)
-        return replace(judged, performance=performance, estimates=estimates)
+        figures = () if self._figures is None else self._figures.read(window.table, of_labels=True)
+        return replace(judged, performance=performance, estimates=estimates, figures=figures)
 
     def realised(self, window: Window) -> Compared:
         """The metrics of a window's labels, judged by nothing; none without a profile."""

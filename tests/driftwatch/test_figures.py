@@ -2,13 +2,27 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from labelled import LABEL, apart, labelled, merged
-from sidecar import FEATURES, TIME, WINDOW, build, events, replayed, said, write_config, write_events, write_reference
+from sidecar import (
+    FEATURES,
+    TIME,
+    WINDOW,
+    build,
+    decided,
+    events,
+    replayed,
+    rounded,
+    said,
+    write_config,
+    write_events,
+    write_reference,
+)
 from test_http import Sender, sidecar, until
 
 FIELDS = {"amount": "order.amount", "took_s": "took_s", "failed": "failed"}
@@ -91,6 +105,41 @@ def test_figures_are_those_of_the_rows_and_judged_where_the_reference_has_them(
     assert ("took_s" in named) == is_wide
 
 
+def test_labels_beside_predictions_and_numbers_of_predictions(tmp_path: Path, profiles: tuple[bytes, bytes]) -> None:
+    measures = {"conversion": {"field": "label", "is": "rate"}, "said": {"field": "prediction", "is": "mean"}}
+    config = settings(tmp_path, profiles[0], events=EVENTS | {"label": LABEL}, performance={"business": measures})
+    some = labelled(events(2 * WINDOW))
+    found = replayed(config, write_events(tmp_path / "events.jsonl", some))
+    lines = [
+        [(d["revision"], line) for d in found for line in d["performance"] if line["metric"] == n] for n in measures
+    ]
+    for i in range(2):
+        rows = some[i * WINDOW : (i + 1) * WINDOW]
+        for told, want, key in ((lines[0], 1, "label"), (lines[1], 0, "prediction")):
+            revision, line = told[i]
+            assert (revision, line["n"], line["source"]) == (want, WINDOW, "fields")
+            assert line["value"] == pytest.approx(np.mean([e[key] for e in rows]))
+
+
+def test_figures_survive_a_kill(tmp_path: Path, profiles: tuple[bytes, bytes]) -> None:
+    some = stream(6)
+    want = replayed(settings(tmp_path, profiles[1]), write_events(tmp_path / "events.jsonl", some))
+    (tmp_path / "reference.profile").write_bytes(profiles[1])
+    with sidecar(tmp_path, events=EVENTS, performance=PERFORMANCE) as running:
+        sender = Sender(running.port)
+        for start in range(0, len(some), 110):
+            body = b"\n".join(json.dumps(e).encode() for e in some[start : start + 110])
+            sender.send("/v1/predictions", body, {"content-type": "application/x-ndjson"})
+            if start in (440, 990):
+                until(lambda n=start // WINDOW - 1: len(decided(running.config)) >= n)
+                running.end(signal.SIGKILL)
+                running.live()
+        sender.close()
+        until(lambda: len(decided(running.config)) >= 5)
+        found = decided(running.config)
+    assert rounded(found) == rounded(want)[: len(found)]
+
+
 def test_a_field_that_no_event_has_is_undefined(tmp_path: Path, profiles: tuple[bytes, bytes]) -> None:
     found = replayed(settings(tmp_path, profiles[0]), write_events(tmp_path / "events.jsonl", events(WINDOW)))
     lines = found[0]["performance"]
@@ -101,22 +150,38 @@ def test_a_field_that_no_event_has_is_undefined(tmp_path: Path, profiles: tuple[
 def test_a_label_event_may_hold_fields(tmp_path: Path, profiles: tuple[bytes, bytes]) -> None:
     predictions, labels = apart(labelled(stream(3)))
     with_fields = [label | {"order": {"amount": 1e9}} for label in labels]
-    config = settings(tmp_path, profiles[0], events=EVENTS | {"label": LABEL})
+    performance = {"business": {"conversion": {"field": "label", "is": "rate"}}}
+    config = settings(tmp_path, profiles[0], events=EVENTS | {"label": LABEL}, performance=performance)
     want = replayed(config, write_events(tmp_path / "events.jsonl", merged(predictions, labels)))
-    assert [d["revision"] for d in want].count(1) == 3
+    second = [d for d in want if d["revision"] == 1]
+    assert len(second) == 3
+    for i, decision in enumerate(second):
+        (line,) = (line for line in decision["performance"] if line["metric"] == "conversion")
+        of_window = {e["id"] for e in predictions[i * WINDOW : (i + 1) * WINDOW]}
+        truths = [label["label"] for label in labels if label["id"] in of_window]
+        assert 0.95 * WINDOW <= line["n"] <= WINDOW
+        # Of some windows the last labels come after it was judged; they may hold either class.
+        n_positive = round(line["value"] * line["n"])
+        assert sum(truths) - (WINDOW - line["n"]) <= n_positive <= sum(truths)
+        assert line["low"] < line["value"] < line["high"]
     assert want == replayed(config, write_events(tmp_path / "events.jsonl", merged(predictions, with_fields)))
 
 
 @pytest.mark.parametrize(
     ("where", "what", "told"),
     [
-        ("performance", {"business": {"sales": {"field": "label", "is": "rate"}}}, "a name in `events.fields`"),
+        (
+            "performance",
+            {"business": {"sales": {"field": "label", "is": "rate"}}},
+            "failed, prediction, took_s; got 'l",
+        ),
+        ("events", EVENTS | {"label": LABEL, "fields": FIELDS | {"label": "l"}}, "and from prediction, label and loss"),
         (
             "performance",
             PERFORMANCE | {"business": {"latency": {"field": "amount", "is": "sum"}}},
             "differ from the names in `business`",
         ),
-        ("events", EVENTS | {"fields": {"x": "a.b"}}, "must differ from the name of every feature"),
+        ("events", EVENTS | {"fields": {"x": "a.b"}}, "must differ from every feature's name"),
         ("events", EVENTS | {"fields": FIELDS | {"other": "took_s"}}, "a path of its own"),
     ],
 )
@@ -135,7 +200,7 @@ def test_the_models_own_metrics_and_provisional_figures(
     (tmp_path / "reference.profile").write_bytes(profiles[0])
     some = labelled(stream(6))
     late = [e for i, e in enumerate(some) if i < 2 * WINDOW or i % 2]  # of later windows every second label is there
-    labels = [{"id": e["id"], "time": some[-1]["time"], "label": e["label"]} for e in late]
+    labels = [{"id": e["id"], "time": e["time"] + 1, "label": e["label"]} for e in late]
     predictions = [{k: v for k, v in e.items() if k != "label"} for e in some]
     shown = {"events": EVENTS | {"label": LABEL}, "performance": PERFORMANCE | {"model_metrics": is_on}}
     with sidecar(tmp_path, **shown) as running:
@@ -158,4 +223,7 @@ def test_the_models_own_metrics_and_provisional_figures(
         assert running.counted("prediction_latency_seconds_sum") == pytest.approx(sum(seconds) if is_on else 0)
         assert ("# TYPE prediction_latency_seconds histogram" in text) == is_on
         assert ("# TYPE model_accuracy gauge" in text) == is_on
+        judged = some[WINDOW : 2 * WINDOW]
+        right = np.mean([(e["prediction"] >= 0.5) == e["label"] for e in judged])
+        assert running.counted("model_accuracy") == pytest.approx(right if is_on else 0, abs=0.02)
         assert ("# TYPE model_predictions_total counter" in text) == is_on
