@@ -1,7 +1,6 @@
 """The model's own metrics by the names that model servers use, for models whose server exports none."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from prometheus_client import Metric
@@ -33,21 +32,27 @@ class ModelMetrics(Collector):
 
     def take(self, records: Records) -> None:
         """Counts rows that are no duplicates."""
-        made = self._made(records)
+        made, n = self._made(records), len(records)
         seconds = None if self._latency is None else records.numeric[:, self._latency]
-        versions = [self._schema.version] * len(records) if records.versions is None else records.versions
-        for version in Counter(versions) if records.versions is not None else [self._schema.version]:
-            here = np.ones(len(records), bool) if records.versions is None else np.array(versions) == version
-            known = version in self._predictions or len(self._predictions) < MAX_VERSIONS
-            shown = version if known else OTHER
+        everywhere = {self._schema.version: np.ones(n, bool)}
+        for version, here in (everywhere if records.versions is None else self._split(records.versions)).items():
             # The mappings are only ever replaced: a scrape meanwhile sees one or the other.
-            n = self._predictions.get(shown, 0) + int((here & made).sum())
-            self._predictions = {**self._predictions, shown: n}
+            n_made = self._predictions.get(version, 0) + int((here & made).sum())
+            self._predictions = {**self._predictions, version: n_made}
             if seconds is not None:
-                before, total = self._latencies.get(shown, (_no_latency(), 0.0))
+                before, total = self._latencies.get(version, (_no_latency(), 0.0))
                 found = seconds[here & np.isfinite(seconds) & (seconds >= 0)]
                 cells = np.bincount(np.searchsorted(BUCKETS_S, found), minlength=len(BUCKETS_S) + 1)
-                self._latencies = {**self._latencies, shown: (before + cells, total + float(found.sum()))}
+                self._latencies = {**self._latencies, version: (before + cells, total + float(found.sum()))}
+
+    def _split(self, versions: Sequence[str]) -> dict[str, np.ndarray]:
+        """Which rows are of which version, as versions are shown."""
+        known = set(self._predictions)
+        for version in dict.fromkeys(versions):
+            if len(known) < MAX_VERSIONS:
+                known.add(version)
+        shown = np.array([version if version in known else OTHER for version in versions])
+        return {str(version): shown == version for version in np.unique(shown)}
 
     def _made(self, records: Records) -> np.ndarray:
         """Which rows hold a prediction, bool (n,)."""
