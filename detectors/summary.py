@@ -81,16 +81,19 @@ _WORDS = ("<i8", "<f8", "<f8")  # of counts, sums and outcome
 class Table:
     """Counts over the cells of a grid, sums, and samples; two tables of one grid merge by `+`, in any order.
 
-    `outcome`: sums of predictions against labels, of the profile's tally.
+    `outcome`: sums of predictions against labels, of the profile's tally. `figures`: more sums, each under a number of
+    its own; of two tables either may lack some.
     """
 
     counts: np.ndarray  # int64, (cells,)
     sums: np.ndarray  # float64, (sums,)
     samples: tuple[Sample, ...] = ()
     outcome: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64, (outcome sums,)
+    figures: dict[int, np.ndarray] = field(default_factory=dict)  # float64, each (sums,)
 
     def __add__(self, other: "Table") -> "Table":
-        merged = Table(self.counts.copy(), self.sums.copy(), tuple(s.copy() for s in self.samples), self.outcome.copy())
+        samples, figures = tuple(s.copy() for s in self.samples), {key: v.copy() for key, v in self.figures.items()}
+        merged = Table(self.counts.copy(), self.sums.copy(), samples, self.outcome.copy(), figures)
         merged += other
         return merged
 
@@ -100,10 +103,17 @@ class Table:
         self.outcome += other.outcome
         for sample, theirs in zip(self.samples, other.samples, strict=True):
             sample.merge(theirs)
+        for key, sums in other.figures.items():
+            self.add_figures(key, sums)
         return self
 
+    def add_figures(self, key: int, sums: np.ndarray) -> None:
+        """Adds sums under a number."""
+        before = self.figures.get(key)
+        self.figures[key] = sums.copy() if before is None else before + sums
+
     def to_bytes(self) -> bytes:
-        """Lengths, then the arrays, all little-endian; of a sample only the levels that hold rows."""
+        """Lengths, then the arrays, all little-endian; of a sample only levels that hold rows; last the figures."""
         head = [self.counts.size, self.sums.size, self.outcome.size, len(self.samples)]
         parts: list[np.ndarray] = [
             a.astype(t) for a, t in zip((self.counts, self.sums, self.outcome), _WORDS, strict=True)
@@ -112,6 +122,8 @@ class Table:
             held = np.flatnonzero(s.counts)
             head += [s.bound, s.level, s.sums.shape[1], len(held)]
             parts += [held.astype("<i8"), s.counts[held].astype("<i8"), s.sums[held].astype("<f8")]
+        for key, sums in sorted(self.figures.items()):
+            parts += [np.array([key, len(sums)], "<i8"), sums.astype("<f8")]
         return np.array(head, "<i8").tobytes() + b"".join(part.tobytes() for part in parts)
 
     @classmethod
@@ -130,7 +142,11 @@ class Table:
             sample.sums[held] = values.view("<f8").reshape(n_held, width)
             samples.append(sample)
         sums, outcome = (part.view("<f8").astype(np.float64) for part in (sums, outcome))
-        return cls(counts.astype(np.int64), sums, tuple(samples), outcome)
+        figures = {}
+        while len(rest):
+            (key, n), rest = rest[:2].tolist(), rest[2:]
+            figures[key], rest = rest[:n].view("<f8").astype(np.float64), rest[n:]
+        return cls(counts.astype(np.int64), sums, tuple(samples), outcome, figures)
 
 
 def total(tables: Sequence[Table]) -> Table:

@@ -19,8 +19,9 @@ from prometheus_client import CollectorRegistry
 from detectors.profile import Profile
 from driftwatch import lock, profiles, references
 from driftwatch.alarms import Persistence
+from driftwatch.app_figures import make_counters, make_figures, make_model_metrics
 from driftwatch.app_labels import make_labels
-from driftwatch.app_learning import learning_version, make_learner
+from driftwatch.app_learning import make_learner
 from driftwatch.app_sources import make_feed, make_file_feed, open_intake
 from driftwatch.config import Config
 from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
@@ -81,14 +82,15 @@ def make_monitor(config: Config, known: Iterable[Profile]) -> Monitor:
     rates = {p.hash: (p, profiles.rate_per_window(config, p)) for p in known}
     schema = config.event_schema()
     prediction = next((c.name for c in schema.columns if c.group == "prediction"), None)
-    return Monitor(rates, min_records=config.window.min_records, label=schema.label, prediction=prediction)
+    few, figures = config.window.min_records, make_figures(config)
+    return Monitor(rates, min_records=few, label=schema.label, prediction=prediction, figures=figures)
 
 
 def make_judging(
     config: Config, store: Store, schema: Schema, assigned: references.Assigned, remembered: Remembered
 ) -> Judging:
     """What rows are counted and judged with. Raises ConfigError."""
-    counters = Counters(schema, assigned, learning=learning_version(config))
+    counters = make_counters(config, schema, assigned)
     known = references.known(store, assigned, remembered)
     labels = make_labels(config, schema, known, stored=True)
     learner = make_learner(config, store, schema, assigned)
@@ -287,6 +289,7 @@ def run(config: Config, config_path: Path) -> None:
             dedupe=config.dedupe_size,
             halves=feed.halves,
             learner=judging.learner,
+            served=make_model_metrics(config, schema, registry, metrics),
             warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
@@ -356,7 +359,7 @@ def replay(
         model=config.model.name,
         source=feed.source,
         decoder=feed.decoder,
-        windower=make_windower(config, Counters(schema, assigned, learning=learning_version(config)), labels),
+        windower=make_windower(config, make_counters(config, schema, assigned), labels),
         monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),
         labels=labels,
         policy=make_policy(config),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from detectors.profile import Profile
+from driftwatch.app_figures import make_figures
 from driftwatch.config import Config
 from driftwatch.label_clock import LabelClock
 from driftwatch.label_log import LabelLog
@@ -21,6 +22,7 @@ def make_labels(config: Config, schema: Schema, known: Iterable[Profile], *, sto
     terms = LabelTerms.of(
         wait_s=label.wait, complete=label.complete, max_pending=label.max_pending, slide_s=window.slide
     )
-    counters = {profile.hash: OutcomeCounter(profile, schema) for profile in known}
+    figures = make_figures(config)
+    counters = {profile.hash: OutcomeCounter(profile, schema, figures) for profile in known}
     book = LabelBook(terms, schema, counters, LabelLog() if stored else None)
-    return LateLabels(book, LabelClock(window.lateness), lambda profile: OutcomeCounter(profile, schema))
+    return LateLabels(book, LabelClock(window.lateness), lambda profile: OutcomeCounter(profile, schema, figures))

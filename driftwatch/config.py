@@ -4,6 +4,7 @@ A relative path in it is relative to the file's own folder; `${NAME}` in a value
 Secrets named by a `*_file` key are read when they are needed, not at load.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +28,7 @@ from driftwatch.config_types import (
 )
 from driftwatch.decode.cells import category
 from driftwatch.errors import ConfigError
+from driftwatch.figures import Measure
 from driftwatch.records import Column, Kind, LabelColumn, Schema
 from driftwatch.units import Budget, Persistence, format_duration
 
@@ -182,15 +184,21 @@ class State(Section):
 class BusinessMeasure(Section):
     """A figure of the business in every window."""
 
-    field: str = Field(description="A name in `events.fields`, or prediction, or label.")
-    measure: Literal["sum", "mean", "rate"] = Field(alias="is", description="sum, mean or rate.")
+    field: str = Field(description="A name in `events.fields`, or prediction where it is a number, or label.")
+    measure: Literal["sum", "mean", "rate"] = Field(
+        alias="is",
+        description="sum, mean, or rate: the share of values that are not 0, of a label that is a class "
+        "the share of `positive`.",
+    )
 
 
 class SystemMeasure(Section):
     """A figure of the serving system in every window."""
 
-    field: str = Field(description="A name in `events.fields`.")
-    measure: Literal["quantiles"] = Field(alias="is", description="quantiles.")
+    field: str = Field(description="A name in `events.fields`, or prediction where it is a number.")
+    measure: Literal["quantiles", "rate"] = Field(
+        alias="is", description="quantiles: median, 95 % and 99 %; rate: the share of values that are not 0."
+    )
 
 
 class Performance(Section):
@@ -251,20 +259,36 @@ class Config(Section):
             if above or places[column.path] != column.name:
                 other = places[above[0] if above else column.path]
                 of: str = "label" if isinstance(column, LabelColumn) else column.group
-                place: config_yaml.Place = ("events", "features", column.name) if of == "features" else ("events", of)
+                place: config_yaml.Place = ("events", of, *([column.name] if of in ("features", "fields") else []))
                 text = (
                     f"must lie at a path of its own; got {'.'.join(column.path)}, where {other!r} lies. Give a `path`."
                 )
                 wrong.append((place, text))
-        known = {*self.events.fields, "prediction", "label"}
-        for group in ("business", "system"):
-            for name, measure in getattr(self.performance, group).items():
-                if measure.field not in known:
-                    text = f"must be one of {', '.join(sorted(known))}; got {measure.field!r}. Add it to events.fields."
-                    wrong.append((("performance", group, name, "field"), text))
+        wrong += self._wrong_measures()
         if wrong:
             raise Contradiction(*wrong)
         return self
+
+    def _wrong_measures(self) -> Iterator[config_yaml.Problem]:
+        """What is wrong about figures."""
+        prediction, label, measured = self.events.prediction, self.events.label, self.performance
+        known = set(self.events.fields)
+        if prediction is not None and prediction.kind in ("numeric", "probability"):
+            known.add("prediction")
+        for group, measures in (("system", measured.system), ("business", measured.business)):
+            if label is not None and group == "business":
+                known.add("label")
+            for name, measure in measures.items():
+                place: config_yaml.Place = ("performance", group, name)
+                is_class = label is not None and label.kind != "numeric" and measure.field == "label"
+                if measure.field not in known:
+                    names = ", ".join(sorted(known)) or "the names in events.fields"
+                    yield (*place, "field"), f"must be one of {names}; got {measure.field!r}. Add it to events.fields."
+                elif is_class and measure.measure != "rate":
+                    yield (*place, "is"), f"must be rate, since the label is a class; got {measure.measure}."
+        for name in sorted(measured.business.keys() & measured.system.keys()):
+            text = f"must differ from the names in `business`; got {name!r}. Choose another name."
+            yield ("performance", "system", name), text
 
     @property
     def dedupe_size(self) -> int:
@@ -274,7 +298,7 @@ class Config(Section):
         return 100_000 if self.source is not None and self.source.kind == "http" else 10_000
 
     def event_schema(self) -> Schema:
-        """The columns of an event: the features in the file's order, then the prediction."""
+        """The columns of an event: the features in the file's order, then the prediction, then further fields."""
         columns = [
             Column(name, f.kind, f.path or (("embedding",) if f.kind == "embedding" else ("features", name)))
             for name, f in self.events.features.items()
@@ -283,6 +307,7 @@ class Config(Section):
         if prediction is not None:
             kind: Kind = "numeric" if prediction.kind in ("numeric", "probability") else "categorical"
             columns.append(Column(prediction.name, kind, prediction.path, group="prediction"))
+        columns += [Column(name, "numeric", path, group="fields") for name, path in self.events.fields.items()]
         return Schema(
             model=self.model.name,
             version=self.model.version,
@@ -292,6 +317,17 @@ class Config(Section):
             time_unit=self.events.time_unit,
             label=self._label_column(),
         )
+
+    def measures(self) -> tuple[Measure, ...]:
+        """The figures that are made of fields."""
+        named: list[tuple[str, BusinessMeasure | SystemMeasure]] = [
+            *self.performance.business.items(),
+            *self.performance.system.items(),
+        ]
+        columns = {
+            group: c.name for group, c in (("prediction", self.events.prediction), ("label", self.events.label)) if c
+        }
+        return tuple(Measure(name, columns.get(m.field, m.field), m.measure) for name, m in named)
 
     def _label_column(self) -> LabelColumn | None:
         label, prediction = self.events.label, self.events.prediction

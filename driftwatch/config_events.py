@@ -85,7 +85,9 @@ class Events(Section):
     prediction: Prediction | None = Field(default=None, description="The model's answer. Default: not watched.")
     label: Label | None = Field(default=None, description="The truth. Default: no labels come.")
     fields: dict[str, DottedPath] = Field(
-        default={}, description="Further values of an event by name, with their paths, for `performance`."
+        default={},
+        description="Further numbers of an event by name, with their paths, for `performance`; judged where the "
+        "reference has a column of that name.",
     )
     dedupe: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
@@ -109,6 +111,11 @@ class Events(Section):
                 "must leave the name 'loss' to the loss of each row, which is judged beside the label. Choose another."
             )
             raise Contradiction(((), text))
+        taken = {*self.features, *(c.name for c in (self.prediction, self.label) if c is not None), "", "*"}
+        taken |= {"prediction", "label", "loss"}
+        for name in sorted(taken & self.fields.keys()):
+            text = f"must differ from every feature's name and from prediction, label and loss; got {name!r}."
+            raise Contradiction((("fields", name), f"{text} Choose another name."))
         for name in {"", "*"} & self.features.keys():
             text = f"must have another name; got {name!r}. In decisions `*` stands for all features together."
             raise Contradiction((("features", name), text))

@@ -12,6 +12,7 @@ from detectors.performance.direct_loss import DirectLoss
 from detectors.profile import Profile
 from detectors.summary import Table
 from driftwatch.dedupe import take
+from driftwatch.figures import Figures
 from driftwatch.outcomes import OutcomeCounter, Predictions, empty_table
 from driftwatch.records import NO_PROFILE, Category, Mark, Records, Schema
 
@@ -20,11 +21,11 @@ EMBEDDING_PRESENT, EMBEDDING_INVALID, EMBEDDING_MISSING = 0, 1, 3
 
 
 class ProfileCounter:
-    """Counts rows on one profile. Columns of the schema that the profile does not know are left out."""
+    """Counts rows on one profile; columns of the schema that it does not know count in `figures` alone."""
 
-    def __init__(self, profile: Profile, schema: Schema) -> None:
+    def __init__(self, profile: Profile, schema: Schema, figures: Figures | None = None) -> None:
         self.profile = profile.hash
-        self._profile = profile
+        self._profile, self._figures = profile, figures
         grid = profile.grid
         place = {name: j for j, name in enumerate(grid.names)}
         numeric = [c.name for c in schema.of_kind("numeric")]
@@ -45,7 +46,7 @@ class ProfileCounter:
         self._first, self._second = scores.pairs
         self._sampled = {name: k for k, name in enumerate(profile.random_features)}
         self._predictions = Predictions(schema)
-        self.outcomes = None if schema.label is None else OutcomeCounter(profile, schema)
+        self.outcomes = None if schema.label is None else OutcomeCounter(profile, schema, figures)
         known = None if profile.outcome is None else profile.outcome.performance
         self._expectation: DirectLoss | None = None if known is None else known.expectation
 
@@ -88,6 +89,8 @@ class ProfileCounter:
                 table.samples[-1].add(keys, lambda kept: expectation.rows(self._flat(records, codes, kept)))
         for i, j in self._embeddings:
             self._count_embedding(table.counts, j, records.embedding_states[i])
+        if self._figures is not None:
+            self._figures.count(table, records)
         if records.labels is not None and self.outcomes is not None:
             labelled = ~np.isnan(records.labels)
             self.outcomes.count(table, self._predictions(records)[labelled], records.labels[labelled])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from detectors.profile import Profile
 from driftwatch.count import ProfileCounter, RowCounter
+from driftwatch.figures import Figures
 from driftwatch.records import LEARNING, NO_PROFILE, Schema, Stream
 from driftwatch.window import Counter
 
@@ -14,11 +15,13 @@ class Counters:
     """The counter of each version: the profile that holds for a pane by its start, or rows alone where none does.
 
     `assignments`: by version, (since, profile) in the order of time. `learning`: the version that is being learned.
+    `figures`: what else is counted.
     """
 
     schema: Schema
     assignments: Mapping[str, Sequence[tuple[float, Profile]]]
     learning: str | None = None
+    figures: Figures | None = None
     _made: dict[str, ProfileCounter] = field(default_factory=dict)
 
     def __call__(self, stream: Stream, start_s: float) -> Counter:
@@ -28,7 +31,7 @@ class Counters:
         if profile is None:
             return RowCounter(LEARNING if stream.version == self.learning else NO_PROFILE)
         if profile.hash not in self._made:
-            self._made[profile.hash] = ProfileCounter(profile, self.schema)
+            self._made[profile.hash] = ProfileCounter(profile, self.schema, self.figures)
         return self._made[profile.hash]
 
     def assign(self, version: str, since_s: float, profile: Profile) -> None:

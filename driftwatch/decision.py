@@ -78,9 +78,10 @@ class QualityLine(msgspec.Struct, frozen=True):
 
 
 class PerformanceLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A metric of the window's predictions, by what it is known (`labels`, `estimate`), with its 95 % interval.
+    """A metric of the window, by what it is known (`labels`, `estimate`, `fields`), with its 95 % interval.
 
-    Only what labels say is judged. `estimate` stands beside it: what had been estimated of the same window.
+    Of predictions only what labels say is judged; a figure of a field has the verdict of the field's own scores.
+    `estimate` stands beside it: what had been estimated of the same window.
     """
 
     metric: str

@@ -293,25 +293,31 @@ class LabelBook:
 
     def _judged(self, number: int, waiting: Waiting, boundary: int, cut_short: bool) -> Window:
         """The window as its second judgement sees it."""
+        for n in waiting.ledgers:
+            if (ledger := self.ledgers.get(n)) is not None:
+                ledger.windows.discard(number)
+                if ledger.is_closed:
+                    heappush(self.expiring, (self.expires(ledger), ledger.number))
+        window = self.counted(waiting, boundary)
+        self._boundaries.pop(number, None)
+        if self.log is not None:
+            self.log.judged(number)
+        return replace(window, partial=cut_short or window.partial)
+
+    def counted(self, waiting: Waiting, boundary: int) -> Window:
+        """The window with those of its labels that are there and came before a boundary."""
         window, ledgers = waiting.window, [self.ledgers[n] for n in waiting.ledgers if n in self.ledgers]
         table = (counter := self.counters[window.profile]).restored(waiting.kept)
         chosen = [np.empty(0, np.intp)]
         for ledger in ledgers:
             places, numbers = self._numbers(ledger)
             chosen.append(places[numbers <= boundary])
-            ledger.windows.discard(number)
-            if ledger.is_closed:
-                heappush(self.expiring, (self.expires(ledger), ledger.number))
         places = np.concatenate(chosen)
         places = places[np.argsort(self.rows.hashes[places], kind="stable")]  # sums do not depend on who came first
         predictions = self.rows.values[places]
         counter.count(table, predictions, decoded(self.rows.labels[places], predictions, is_numeric=self._is_numeric))
         n_labels = len(places) + sum(ledger.n_beside for ledger in ledgers)
-        self._boundaries.pop(number, None)
-        if self.log is not None:
-            self.log.judged(number)
-        cut_short = cut_short or window.partial
-        return replace(window, table=table, n_labels=n_labels, partial=cut_short, revision=1, ledgers=())
+        return replace(window, table=table, n_labels=n_labels, revision=1, ledgers=())
 
     # What goes ------------------------------------------------------------------------------------------------------
 

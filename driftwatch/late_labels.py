@@ -14,6 +14,8 @@ from driftwatch.protocols import Assigned
 from driftwatch.records import Decoded, Shard, Window
 from driftwatch.window import ShardState
 
+MOST_LOOKED_AT = 2000  # windows that wait, for provisional figures: about a week of those of five minutes
+
 
 class LateLabels:
     """The book of labels, with the shards and the watermark that it follows; `counter_of` a profile counts them."""
@@ -79,3 +81,17 @@ class LateLabels:
         keyed = [(end_s, 0, i, w) for i, (end_s, w) in enumerate(zip(latest_s, windows, strict=True))]
         keyed += [(due_s, 1, i, w) for i, (due_s, w) in enumerate(due)]
         return [w for *_, w in sorted(keyed, key=lambda item: item[:3])]
+
+    def provisional(self, min_labels: int) -> dict[str, Window]:
+        """Of each version the newest window that waits and has so many labels by now, counted on those.
+
+        It changes nothing: the second judgement does not know of it.
+        """
+        found: dict[str, Window] = {}
+        for waiting in sorted(self.book.waiting.values(), key=lambda w: w.window.end_s, reverse=True)[:MOST_LOOKED_AT]:
+            version = waiting.window.stream.version
+            ledgers = [self.book.ledgers[n] for n in waiting.ledgers if n in self.book.ledgers]
+            n_labels = sum(ledger.n_beside + ledger.n_labelled for ledger in ledgers)
+            if version not in found and n_labels >= max(min_labels, 1):
+                found[version] = self.book.counted(waiting, waiting.last)
+        return found

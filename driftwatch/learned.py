@@ -75,7 +75,8 @@ def material(schema: Schema, state: LearningState, rows: Rows) -> Material:
     columns: dict[str, np.ndarray | list[Category]] = {}
     invalid: dict[str, np.ndarray] = {}
     for column in schema.columns:
-        if column.group == "prediction" and not with_prediction:
+        # Nobody says which events have a field: an absent one would count as missing here, and nowhere else.
+        if column.group == "fields" or (column.group == "prediction" and not with_prediction):
             continue
         k = schema.of_kind(column.kind).index(column)
         if column.kind == "numeric":

@@ -53,6 +53,7 @@ MAX_VERSIONS = 8
 MOST_PROFILES = 64
 """Of so many versions the profile is shown."""
 
+_ACCURACY = ("accuracy", "labels")
 _WHO = ("model", "version")
 _MAX_EXEMPLAR_CHARACTERS = 128  # OpenMetrics: label names and values of one exemplar together
 _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -100,14 +101,18 @@ class _LastWindows(Collector):
     def __init__(self, model: str) -> None:
         self.model = model
         self.shown: Mapping[str, WindowGauges] = {}
+        self.provisional: Mapping[str, Mapping[str, float]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        shown = self.shown
+        shown, provisional = self.shown, self.provisional
         for name, meaning, attribute, labels in _WINDOW_GAUGES:
             family = GaugeMetricFamily(name, meaning, labels=(*_WHO, *labels))
             for version, gauges in shown.items():
                 for key, value in getattr(gauges, attribute).items():
                     family.add_metric((self.model, version, *key), value)
+                if attribute == "performance":
+                    for metric, value in provisional.get(version, {}).items():
+                        family.add_metric((self.model, version, metric, "provisional"), value)
             yield family
 
 
@@ -268,6 +273,15 @@ class Metrics:
             self._forget(forgotten := next(iter(others)))
             del others[forgotten]
         self._last_windows.shown = others | {version: gauges}
+
+    def provisional(self, realised: Mapping[str, Mapping[str, float]]) -> None:
+        """Replace the figures of incomplete labels, by version; they are shown of versions that have gauges."""
+        self._last_windows.provisional = realised
+
+    def accuracies(self) -> dict[str, float]:
+        """By version: the accuracy of the last window whose labels were there."""
+        found = {version: gauges.performance.get(_ACCURACY) for version, gauges in self._last_windows.shown.items()}
+        return {version: value for version, value in found.items() if value is not None}
 
     def shown(self, version: str) -> WindowGauges | None:
         """What the gauges of `version` say now; None where none of its windows was among the last."""

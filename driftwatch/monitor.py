@@ -11,6 +11,7 @@ from detectors.performance.metric import Metric
 from detectors.performance.outcome import Outcome
 from detectors.profile import Profile
 from detectors.scoring import score
+from driftwatch.figures import Figures
 from driftwatch.outcomes import outcome_for
 from driftwatch.records import LEARNING, Judgement, LabelColumn, Window
 
@@ -24,7 +25,7 @@ class Monitor:
 
     `profiles`: by content hash, each with the rate of alarms a window that its budget allows. A window that holds a
     share of the source's shards is judged by that share of the rate. `label`: what is judged the second time.
-    `prediction`: the column of what the model says.
+    `prediction`: the column of what the model says. `figures`: what is shown of the event's fields.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Monitor:
         min_records: int,
         label: LabelColumn | None = None,
         prediction: str | None = None,
+        figures: Figures | None = None,
     ) -> None:
-        self._min_records, self._label, self._prediction = min_records, label, prediction
+        self.min_records, self._label, self._prediction = min_records, label, prediction
+        self._figures = figures
         self._profiles: dict[str, tuple[Profile, float]] = {}
         self._learnt: dict[str, Learnt] = {}
         for profile, rate in profiles.values():
@@ -62,23 +65,31 @@ class Monitor:
         estimates = self._estimates(profile, window)
         if window.revision:
             return self._judge_labels(profile, rate, window, estimates)
-        if window.n_records < self._min_records:
-            return undetermined("too_few_records")
-        return replace(self._judge_terms(profile, rate, window), estimates=estimates)
+        few = window.n_records < self.min_records
+        judged = undetermined("too_few_records") if few else self._judge_terms(profile, rate, window)
+        figures = () if self._figures is None else self._figures.read(window.table, of_labels=False)
+        return replace(judged, estimates=() if few else estimates, figures=figures)
 
     def _judge_labels(self, profile: Profile, rate: float, window: Window, estimates: Compared) -> Judgement:
         """The second judgement: label and loss, against the threshold that holds for all of the window's terms."""
-        performance: Compared = ()
-        outcome = outcome_for(profile, self._label)
-        if outcome is not None:
-            performance = beside(outcome, outcome.metrics(window.table.outcome))
-        if not window.n_labels or window.n_labels < self._min_records:
+        performance = self._realised(profile, window)
+        if not window.n_labels or window.n_labels < self.min_records:
             judged = undetermined("too_few_labels" if window.n_labels else "stale_labels")
         elif not profile.grid.delayed.any():
             judged = undetermined("no_reference_labels")
         else:
             judged = self._judge_terms(profile, rate, window)
-        return replace(judged, performance=performance, estimates=estimates)
+        figures = () if self._figures is None else self._figures.read(window.table, of_labels=True)
+        return replace(judged, performance=performance, estimates=estimates, figures=figures)
+
+    def realised(self, window: Window) -> Compared:
+        """The metrics of a window's labels, judged by nothing; none without a profile."""
+        found = self._profiles.get(window.profile)
+        return () if found is None else self._realised(found[0], window)
+
+    def _realised(self, profile: Profile, window: Window) -> Compared:
+        outcome = outcome_for(profile, self._label)
+        return () if outcome is None else beside(outcome, outcome.metrics(window.table.outcome))
 
     def _judge_terms(self, profile: Profile, rate: float, window: Window) -> Judgement:
         """The scores, and what they come to."""
@@ -112,7 +123,7 @@ class Monitor:
     def _estimates(self, profile: Profile, window: Window) -> Compared:
         """The metrics as they are estimated without labels, where the reference's labels allow it."""
         outcome, at = profile.outcome, self._learnt[window.profile].prediction
-        if outcome is None or outcome.performance is None or at is None or window.n_records < self._min_records:
+        if outcome is None or outcome.performance is None or at is None or window.n_records < self.min_records:
             return ()
         table = window.table
         expected = table.samples[-1].sums.sum(axis=0)

@@ -8,6 +8,7 @@ from detectors.grid import SPECIAL, UNSEEN
 from detectors.performance.outcome import ANY_OTHER, LOSS, Outcome, plain_outcome
 from detectors.profile import Profile
 from detectors.summary import Sample, Table
+from driftwatch.figures import Figures, add_moments, key
 from driftwatch.records import LabelColumn, Mark, Records, Schema, class_code
 
 EXPECTED_ROWS = 2000  # of a window, whose losses are estimated
@@ -16,13 +17,17 @@ EXPECTED_ROWS = 2000  # of a window, whose losses are estimated
 class OutcomeCounter:
     """Counts labelled predictions on one profile; what it does not know of them is left out.
 
-    Predictions and labels are arrays of numbers, or of `class_code`s.
+    Predictions and labels are arrays of numbers, or of `class_code`s. `figures` may ask for sums of the labels.
     """
 
-    def __init__(self, profile: Profile, schema: Schema) -> None:
+    def __init__(self, profile: Profile, schema: Schema, figures: Figures | None = None) -> None:
         grid = profile.grid
         place = {name: j for j, name in enumerate(grid.names) if grid.delayed[j]}
         assert schema.label is not None
+        self._name = schema.label.name
+        self._figure_key = key(self._name) if figures is not None and figures.has_labels else None
+        positive = [schema.label.positive, *(["true"] if schema.label.positive == "1" else [])]
+        self._positive = [] if schema.label.kind == "numeric" else [class_code(text) for text in positive]
         self._grid = grid
         self._outcome = outcome_for(profile, schema.label)
         self._label = place.get(schema.label.name)
@@ -47,7 +52,8 @@ class OutcomeCounter:
     def keep(self, table: Table) -> bytes:
         """What the second judgement needs of a window, packed, until its labels come."""
         expected = table.samples[len(self._profile.random_features) :]
-        kept = Table(np.where(self._kept, table.counts, 0), np.zeros(0), expected, table.outcome)
+        figures = {k: sums for k, sums in table.figures.items() if k == self._figure_key}
+        kept = Table(np.where(self._kept, table.counts, 0), np.zeros(0), expected, table.outcome, figures)
         return zlib.compress(kept.to_bytes(), 1)
 
     def restored(self, kept: bytes) -> Table:
@@ -55,6 +61,7 @@ class OutcomeCounter:
         table, before = self.empty(), Table.from_bytes(zlib.decompress(kept))
         table.counts += before.counts
         table.outcome += before.outcome
+        table.figures = before.figures
         for sample, theirs in zip(table.samples[len(self._profile.random_features) :], before.samples, strict=True):
             sample.merge(theirs)
         return table
@@ -63,6 +70,8 @@ class OutcomeCounter:
         """Adds these rows to a table of this profile."""
         if not len(labels):
             return
+        if self._figure_key is not None:
+            add_moments(table, self._name, self._numbers(labels))
         cells = []
         if self._label is not None:
             cells.append(self._cells_of_labels(self._label, labels))
@@ -74,6 +83,10 @@ class OutcomeCounter:
                 cells.append(self._grid.encode_feature(self._loss, loss[~np.isnan(loss)]))
         if cells:
             table.counts += np.bincount(np.concatenate(cells), minlength=len(table.counts))
+
+    def _numbers(self, labels: np.ndarray) -> np.ndarray:
+        """Labels as numbers: of classes whether it is the positive one."""
+        return np.isin(labels, self._positive).astype(np.float64) if self._positive else labels
 
     def _cells_of_labels(self, j: int, labels: np.ndarray) -> np.ndarray:
         feature = self._grid.features[j]

@@ -59,7 +59,7 @@ class Parts:
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
     `halves`: what the decoder keeps for later, None where it keeps nothing. `labels`: None where none are read.
     `learner`: keeps rows that a profile is learned from, None where there is one.
-    `warn`: takes a line for the log.
+    `served`: takes rows that are no duplicates. `warn`: takes a line for the log.
     """
 
     model: str
@@ -80,6 +80,7 @@ class Parts:
     halves: Halves | None = None
     labels: LateLabels | None = None
     learner: Learner | None = None
+    served: Callable[[Records], None] = lambda records: None
     warn: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
@@ -101,7 +102,7 @@ class Pipeline:
             parts.labels.restore(self._shards, remembered.labels)
         self._seen: dict[Shard, Seen] = {}
         self._anew: set[Shard] = set()  # shards whose stored ids do not count any more
-        self._rows, self._saved_s = 0, parts.clock()
+        self._rows, self._saved_s, self._provisional_s = 0, parts.clock(), -inf
         self._share: tuple[tuple[Shard, ...], int] | None = None
         self._stopped = False
         self.decided = 0
@@ -280,6 +281,7 @@ class Pipeline:
                 self._p.metrics.discarded("labels", "no_label", n)
             return take(decoded.records, slice(0)), Added(0, 0, NO_ROWS, 0)
         records = self._fresh(shard, decoded)
+        self._p.served(records)
         return records, self._p.windower.add(records, end=decoded.end, now_s=now_s)
 
     def _count(self, outcome: Outcome, n: int) -> None:
@@ -350,6 +352,7 @@ class Pipeline:
             for reason, n in self._p.labels.book.discarded.items():
                 metrics.discarded("labels", reason, n)
             self._p.labels.book.discarded.clear()
+            self._show_provisional(self._p.labels)
         for decision, line in zip(decisions, lines, strict=True):
             for sink in self._p.sinks:
                 sink.write(decision, line)
@@ -360,6 +363,17 @@ class Pipeline:
             windower.empty = 0
         if windower.watermark_s is not None:
             metrics.watermark_lag_seconds.set(self._p.now() - windower.watermark_s)
+
+    def _show_provisional(self, labels: LateLabels) -> None:
+        """Metrics of the labels that have come so far, every few seconds: no decision knows of them."""
+        if (now_s := self._p.clock()) - self._provisional_s < CHECKPOINT_S:
+            return
+        self._provisional_s, monitor = now_s, self._p.monitor
+        windows = labels.provisional(monitor.min_records)
+        figures = {version: monitor.realised(window) for version, window in windows.items()}
+        self._p.metrics.provisional(
+            {v: {m.metric: float(m.value) for m, _ in found if m.value is not None} for v, found in figures.items()}
+        )
 
 
 def ahead(frames: Frames, records: Records, row: int) -> Poison:

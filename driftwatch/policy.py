@@ -90,7 +90,7 @@ class Policy:
             threshold=judgement.threshold,
             caution=tuple(_feature(r.score) for r in (*([] if is_told else drifting), *near)),
             reason=reason,
-            performance=_performance_lines(judgement, scores, reason),
+            performance=_performance_lines(judgement, scores, reason) + _figure_lines(judgement, scores),
         )
         return decision, state
 
@@ -159,6 +159,18 @@ def _performance_lines(
         return tuple(_performance_line(m, before, "estimate", "undetermined") for m, before in judgement.estimates)
     return tuple(
         _performance_line(m, before, "labels", verdict, estimates.get(m.metric)) for m, before in judgement.performance
+    )
+
+
+def _figure_lines(judgement: Judgement, scores: Sequence[ScoreLine]) -> tuple[PerformanceLine, ...]:
+    """The figures of fields; the verdict is the field's own, undetermined where no profile knows the field."""
+    verdicts: dict[str, set[Verdict]] = {}
+    for score in scores:
+        verdicts.setdefault(score.feature, set()).add(score.verdict)
+    ranked: tuple[Verdict, ...] = ("drift", "ok", "undetermined")
+    return tuple(
+        _performance_line(m, None, "fields", next((v for v in ranked if v in verdicts.get(f, ())), "undetermined"))
+        for m, f in judgement.figures
     )
 
 

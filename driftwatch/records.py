@@ -20,7 +20,7 @@ Shard = NewType("Shard", str)
 """The name of an ordered log inside a source: a Kafka partition, a file, the HTTP spool."""
 
 Kind = Literal["numeric", "categorical", "embedding"]
-Group = Literal["features", "prediction", "label"]
+Group = Literal["features", "prediction", "label", "fields"]
 
 
 NO_PROFILE = ""
@@ -43,10 +43,11 @@ Category = str | Mark | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the records: a feature or the prediction.
+    """One column of the records: a feature, the prediction or a further field.
 
     `path` is where its value lies in an event. A column of group "features" is absent (not missing) in an event that
-    has no `features` at all, one of group "prediction" in an event whose prediction key is absent.
+    has no `features` at all, one of group "prediction" in an event whose prediction key is absent, one of group
+    "fields" likewise. Fields alone make no record: a label event may hold some.
     """
 
     name: str
@@ -263,3 +264,4 @@ class Judgement:
     performance: tuple[tuple[Metric, float | None], ...] = ()  # by labels: in the window, in the reference
     estimates: tuple[tuple[Metric, float | None], ...] = ()  # the same without labels
     kind: kinds.Kind | None = None  # where a term is over the threshold
+    figures: tuple[tuple[Metric, str], ...] = ()  # of the event's fields, each with its field

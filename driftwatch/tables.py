@@ -56,7 +56,9 @@ def candidates(column: Column) -> tuple[str, ...]:
     """What a column may be called in a table; the first that is there counts."""
     dotted = ".".join(column.path)
     # A feature `model` of an event is at features.model, not at the event's own `model`.
-    return (dotted, column.name) if column.group == "features" else (column.name, dotted, column.group)
+    if column.group == "features":
+        return dotted, column.name
+    return (column.name, dotted) if column.group == "fields" else (column.name, dotted, column.group)
 
 
 def locate(columns: Iterable[Column], names: Sequence[str], path: Path) -> dict[str, str]:

@@ -64,6 +64,7 @@ class JsonDecoder:
         self._embeddings = [(slots[c], c.length) for c in schema.of_kind("embedding")]
         in_order = schema.of_kind("numeric") + schema.of_kind("categorical") + schema.of_kind("embedding")
         self._is_feature = np.array([c.group == "features" for c in in_order], bool)
+        self._makes_record = np.array([c.group != "fields" for c in in_order], bool)
         # Features that do not lie in one container are absent only where all of them are; else they are missing.
         self._read_stated = self._root.reader((ID, TIME, MODEL, VERSION, LABEL))
         self._label = None if schema.label is None else READ_LABELS[schema.label.kind]
@@ -215,7 +216,7 @@ class JsonDecoder:
         """Which events are rows, bool (n,); what the others are is noted in the batch."""
         keep = self._acceptable(batch, rows, values, times_s)
         if self._label is None and values[LABEL].count(msgspec.UNSET) < len(rows):  # labels that nobody asked for
-            alone = keep & np.logical_and.reduce(columns.absent(), axis=1)
+            alone = keep & np.logical_and.reduce(columns.absent()[:, self._makes_record], axis=1)
             alone &= np.array([value is not msgspec.UNSET for value in values[LABEL]])
             batch.discarded.update({"label": int(alone.sum())} if alone.any() else {})
             keep &= ~alone

@@ -35,11 +35,12 @@ class Leaf:
     missing: object = None
     invalid: object = None
     absent: object = None
+    is_aside: bool = False  # a field, which makes no record by itself
 
     @property
     def holds_columns(self) -> bool:
-        """Whether this is a column's value."""
-        return self.slot >= FIRST_COLUMN
+        """Whether this is the value of a column that makes a record."""
+        return self.slot >= FIRST_COLUMN and not self.is_aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ def _column_leaf(slot: int, column: Column) -> Leaf:
                 " Take it from the reference."
             )
         typed = list[float] | None
-    return Leaf(slot, typed, Any, _READ[column.kind], default, missing, invalid, absent)
+    return Leaf(slot, typed, Any, _READ[column.kind], default, missing, invalid, absent, column.group == "fields")
 
 
 def has_texts_only(known: Sequence[str]) -> bool:

@@ -134,7 +134,8 @@ def holds_labels_alone(path: Path, schema: Schema) -> bool:
         decoded = decoder.decode(Frames(Shard("head"), lines, np.arange(len(lines) + 1)))
         return decoded.labels is not None and not len(decoded.records)
     with open_table(path) as table:
-        held = any(set(candidates(column)) & set(table.names) for column in schema.columns)
+        columns = [column for column in schema.columns if column.group != "fields"]
+        held = any(set(candidates(column)) & set(table.names) for column in columns)
         return not held and _label_name(schema.label, table.names) is not None
 
 

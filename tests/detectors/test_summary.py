@@ -157,3 +157,16 @@ def test_tables_of_different_samples_cannot_be_added() -> None:
     table = tables(0, 1)[0]
     with pytest.raises(ValueError, match="zip"):
         table += Table(table.counts, table.sums)
+
+
+def test_figures_add_by_their_numbers_and_pass_through_bytes() -> None:
+    empty = Table(np.zeros(3, np.int64), np.zeros(2))
+    one, two = empty + empty, empty + empty
+    one.add_figures(7, np.array([1.0, 2.5]))
+    one.add_figures(7, np.array([1.0, -0.5]))
+    two.add_figures(9, np.array([4.0]))
+    both = Table.from_bytes((one + two).to_bytes())
+    assert {key: sums.tolist() for key, sums in both.figures.items()} == {7: [2.0, 2.0], 9: [4.0]}
+    assert both.to_bytes() == (two + one).to_bytes()
+    assert (list(one.figures), list(two.figures), list(empty.figures)) == ([7], [9], [])
+    assert Table.from_bytes(empty.to_bytes()).figures == {}

@@ -187,7 +187,7 @@ WRONG = [
      "and every other sink's; got 9108."),
     ("state/path", None, "state.path: must be a path; got nothing."),
     ("performance", {"system": {"l": {"field": "x", "is": "quantiles"}}}, "performance.system.l.field: must be one of "
-     "label, prediction; got 'x'. Add it to events.fields."),
+     "the names in events.fields; got 'x'. Add it to events.fields."),
     ("performance", {"positive": []}, "performance.positive: must be text, a number, true or false."),
 ]  # fmt: skip
 

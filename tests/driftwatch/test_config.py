@@ -55,7 +55,7 @@ def test_what_is_left_out_has_the_documented_default(file: Path) -> None:
     assert config.reference is None
 
 
-def test_columns_come_in_the_files_order_with_the_prediction_last(file: Path) -> None:
+def test_columns_come_in_the_files_order_then_the_prediction_then_fields(file: Path) -> None:
     schema = load(written(file, FULL)).event_schema()
     assert schema.columns == (
         Column("age", "numeric", ("features", "age")),
@@ -63,6 +63,8 @@ def test_columns_come_in_the_files_order_with_the_prediction_last(file: Path) ->
         Column("region", "categorical", ("features", "region")),
         Column("text.v", "embedding", ("embedding",)),
         Column("score", "numeric", ("prediction",), group="prediction"),
+        Column("amount", "numeric", ("amount",), group="fields"),
+        Column("latency_s", "numeric", ("latency",), group="fields"),
     )
     assert (schema.model, schema.version, schema.time_unit) == ("credit", "3", "ms")
     assert (schema.id_path, schema.time_path) == (("id",), ("time",))
@@ -79,7 +81,9 @@ def test_columns_come_in_the_files_order_with_the_prediction_last(file: Path) ->
 )
 def test_a_prediction_becomes_a_column_of_its_kind(file: Path, kind: str, column: str) -> None:
     config = load(written(file, changed("events/prediction", {"kind": kind, "path": "out.score"})))
-    assert config.event_schema().columns[-1] == Column("prediction", column, ("out", "score"), group="prediction")
+    assert next(c for c in config.event_schema().columns if c.group == "prediction") == Column(
+        "prediction", column, ("out", "score"), group="prediction"
+    )
 
 
 def test_words_that_yaml_1_1_takes_for_booleans_and_dates_are_text(file: Path) -> None:

@@ -20,7 +20,7 @@ from modelops.job import Action, Job
 from modelops.job_queue import JobQueue
 from modelops.registry import Registry
 from modelops.state import connect
-from tests.modelops import served, world
+from tests.modelops import served_model as served, world
 
 START_S = 1_800_000_000.0
 

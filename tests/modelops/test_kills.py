@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("mlflow", reason="needs the extra modelops")
 
 from modelops.times import rfc3339
-from tests.modelops import served, world
+from tests.modelops import served_model as served, world
 from tests.modelops.service import Service, Traffic, ask, run, servers_of, service, wait_for
 
 ENDED = ("promoted", "rejected", "failed", "rolled_back")

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("skops", reason="needs the extra modelops")
 pytest.importorskip("uvicorn", reason="needs the extra modelops")
 
-from tests.modelops import served, world
+from tests.modelops import served_model as served, world
 from tests.modelops.service import Service, Traffic, ask, run, service, wait_for
 
 START = "2027-01-15T07:50:00Z"

@@ -17,7 +17,7 @@ pytest.importorskip("uvicorn", reason="needs the extra modelops")
 from modelops import copies
 from modelops.registry import Registry
 from modelops.state import connect
-from tests.modelops import served, world
+from tests.modelops import served_model as served, world
 from tests.modelops.service import ask, wait_for
 
 

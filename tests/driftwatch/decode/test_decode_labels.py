@@ -81,3 +81,24 @@ def test_labels_of_other_models_and_without_id_or_time_are_none() -> None:
     assert decoded.labels.ids == ["a"]
     assert decoded.discarded == {"other_model": 1}
     assert [p.reason for p in decoded.poison] == ["id", "time"]
+
+
+@pytest.mark.parametrize("path", [("amount",), ("order", "amount"), ("features", "amount")])
+def test_a_field_is_a_column_but_makes_no_record_of_a_label(path: tuple[str, ...]) -> None:
+    def held(event: dict[str, Any], value: Any) -> dict[str, Any]:
+        inner = {path[-1]: value}
+        return event | ({path[0]: {**event.get(path[0], {}), **inner}} if len(path) > 1 else inner)
+
+    columns = (*COLUMNS, Column("amount", "numeric", path, "fields"))
+    prediction = {"id": "a", "time": 5, "prediction": 0.5}
+    label = {"id": "b", "time": 5, "label": 1}
+    some = [held(row(), 3), row(), held(row(), None), held(row(), "3")]
+    decoded = decode(*some, held(prediction, 7), prediction, columns=columns)
+    assert decoded.labels is None
+    np.testing.assert_array_equal(decoded.records.numeric[:, 2], [3, np.nan, np.nan, np.nan, 7, np.nan])
+    marks = {int(r): int(m) for (r, c), m in zip(decoded.records.marked, decoded.records.marks, strict=True) if c == 2}
+    assert marks == {1: 2, 3: 1, 5: 2}  # 1 = invalid, 2 = absent; the third is missing
+    if path[0] != "features":
+        decoded = decode(held(label, 3), label, columns=columns)
+        assert decoded.labels is not None
+        assert (decoded.labels.ids, len(decoded.records)) == (["b", "b"], 0)
