@@ -20,7 +20,7 @@ from modelops.job import Action, Job
 from modelops.job_queue import JobQueue
 from modelops.registry import Registry
 from modelops.state import connect
-from tests.modelops import served_model as served, world
+from tests.modelops import served_model, world
 
 START_S = 1_800_000_000.0
 
@@ -32,7 +32,7 @@ class Bench:
         self, folder: Path, recipe: dict[str, Any], *, n_events: int, kind: str = "concept", action: Action = "retrain"
     ) -> None:
         self.config_path = world.make_folder(folder, recipe=recipe)
-        served.register(self.config_path)
+        served_model.register(self.config_path)
         self.config = load(self.config_path)
         self.database = connect(self.config.database)
         self.queue = JobQueue(self.database, self.config.database)

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("mlflow", reason="needs the extra modelops")
 
 from modelops.times import rfc3339
-from tests.modelops import served_model as served, world
+from tests.modelops import served_model, world
 from tests.modelops.service import Service, Traffic, ask, run, servers_of, service, wait_for
 
 ENDED = ("promoted", "rejected", "failed", "rolled_back")
@@ -24,7 +24,7 @@ SLOWER = {"rollout": {"observe": "5s", "min_requests": 20, "watch": "3s", "steps
 def drifting(folder: Path) -> Iterator[tuple[Service, float]]:
     """A service with a champion of the old concept, and a log of the new one."""
     config = world.make_folder(folder, recipe=SLOWER)
-    served.register(config)
+    served_model.register(config)
     changed_s = time.time() - 400
     (folder / "log").mkdir()
     world.write_events(folder / "log" / "predictions.jsonl", 2000, 2, start_s=changed_s, changed=True)

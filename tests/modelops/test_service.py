@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("skops", reason="needs the extra modelops")
 pytest.importorskip("uvicorn", reason="needs the extra modelops")
 
-from tests.modelops import served_model as served, world
+from tests.modelops import served_model, world
 from tests.modelops.service import Service, Traffic, ask, run, service, wait_for
 
 START = "2027-01-15T07:50:00Z"
@@ -79,7 +79,7 @@ def rolled_out(made: Service, config: Path, version: int) -> Any:
 @pytest.mark.slow
 def test_each_strategy_under_traffic(tmp_path: Path) -> None:
     config = world.make_folder(tmp_path)
-    served.register(config, n_versions=5)
+    served_model.register(config, n_versions=5)
     failed: dict[str, int] = {}
     with service(config) as made:
         wait_for(lambda: ask(f"{made.router}/readyz")[0] == 200, made.text)
@@ -104,7 +104,7 @@ def test_each_strategy_under_traffic(tmp_path: Path) -> None:
 def test_a_profile_waits_for_its_sidecar_and_is_put_again_where_it_is_lost(tmp_path: Path) -> None:
     with world.sidecar() as sidecar:
         config = world.make_folder(tmp_path, entry={"sidecars": [{"url": sidecar.url, "token_file": "token"}]})
-        served.register(config, n_versions=2)
+        served_model.register(config, n_versions=2)
         with service(config) as made:
             wait_for(lambda: sidecar.puts == ["1"], made.text)
             sidecar.profiles.clear()
@@ -127,7 +127,7 @@ def test_a_profile_waits_for_its_sidecar_and_is_put_again_where_it_is_lost(tmp_p
 def test_an_abort_and_a_bad_challenger_bring_the_champion_back(tmp_path: Path) -> None:
     recipe = {"rollout": {"observe": "600s", "min_requests": 20, "steps": [0.5], "min_labels": 100_000}}
     config = world.make_folder(tmp_path, recipe=recipe)
-    served.register(config, n_versions=2)
+    served_model.register(config, n_versions=2)
     with service(config) as made:
         wait_for(lambda: ask(f"{made.router}/readyz")[0] == 200, made.text)
         with Traffic(made.router, tmp_path / "log" / "labels.jsonl", changed=False) as traffic:

@@ -17,7 +17,7 @@ pytest.importorskip("uvicorn", reason="needs the extra modelops")
 from modelops import copies
 from modelops.registry import Registry
 from modelops.state import connect
-from tests.modelops import served_model as served, world
+from tests.modelops import served_model, world
 from tests.modelops.service import ask, wait_for
 
 
@@ -42,7 +42,7 @@ class Predicting:
 @pytest.fixture
 def predicting(tmp_path: Path) -> Iterator[Predicting]:
     config = world.make_folder(tmp_path)
-    served.register(config, n_versions=2)
+    served_model.register(config, n_versions=2)
     made = Predicting(config)
     yield made
     made.process.kill()
@@ -131,12 +131,12 @@ def test_driftwatch_reads_the_log_and_the_profile(predicting: Predicting, tmp_pa
     rows = Rows(columns, y.astype(np.int8), 1e9 + np.arange(1200.0), np.arange(1200).astype(object))
     settings = Settings(sizes=(100,), mmd_rows=0)
     scores = np.random.default_rng(0).random(1200)
-    profile = build_profile(rows, served.KINDS, scores, settings, model="credit", version="1")
+    profile = build_profile(rows, served_model.KINDS, scores, settings, model="credit", version="1")
     (tmp_path / "credit.profile").write_bytes(profile.to_bytes())
     assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
     config = {
         "model": {"name": "credit", "version": "1"},
-        "events": {"features": dict(served.KINDS), "prediction": {"name": "score", "kind": "probability"}},
+        "events": {"features": dict(served_model.KINDS), "prediction": {"name": "score", "kind": "probability"}},
         "reference": {"profile": "credit.profile"},
         "window": {"count": 100, "min_records": 50},
         "alarms": {"budget": "1 per 1000 windows"},
