@@ -22,7 +22,7 @@ USAGE = """\
 driftwatch tells when the data of a model in production no longer is what the model was built on.
 It counts events in windows, judges each window under a declared budget of false alarms, and sends signed webhooks.
 
-  start here     driftwatch demo                                  the whole thing, on made-up data, in a minute
+  start here     driftwatch demo                                  the whole thing, on made-up data, in two minutes
                  driftwatch init sample.jsonl -o config.yaml      a configuration from a sample of your events
                  driftwatch check -c config.yaml                  what it would find on your own reference
   then           driftwatch replay events.jsonl -c config.yaml    judge a recorded stream
