@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.ports import free_ports
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: its threads spin between small matrices
 
@@ -181,13 +182,3 @@ def proxied_kafka(kafka_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     process.address = f"127.0.0.1:{plain}"
     yield ProxiedKafka(process.up(), port, advertised)
     process.kill()
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports that nobody listens on, outside of the range that the system gives away by itself."""
-    found: list[int] = []
-    while len(found) < n:
-        with contextlib.suppress(OSError), socket.socket() as free:
-            free.bind(("127.0.0.1", random.randint(20_000, 32_000)))
-            found.append(free.getsockname()[1])
-    return found

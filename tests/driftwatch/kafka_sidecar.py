@@ -1,12 +1,9 @@
 """Topics, producers and sidecars as processes, for the tests over a Kafka broker."""
 
-import contextlib
 import itertools
 import json
 import os
-import random
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -67,16 +64,6 @@ def committed(address: str, group: str, topic: str, partition: int = 0) -> int:
     admin = AdminClient({"bootstrap.servers": address})
     for future in admin.list_consumer_group_offsets([asked]).values():
         found: int = future.result(30).topic_partitions[0].offset
-    return found
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports that nobody listens on, outside of the range that the system gives away by itself."""
-    found: list[int] = []
-    while len(found) < n:
-        with contextlib.suppress(OSError), socket.socket() as free:
-            free.bind(("127.0.0.1", random.randint(20_000, 32_000)))
-            found.append(free.getsockname()[1])
     return found
 
 

@@ -36,13 +36,14 @@ from kafka_sidecar import (
     committed,
     delete_records,
     delete_topic,
-    free_ports,
     group_of,
     make_topic,
     new_topic,
     produce,
     wait_until,
 )
+
+from tests.ports import free_ports
 
 MORE = [pytest.param(client, marks=pytest.mark.slow) for client in CLIENTS]
 KAFKA_PYTHON, CONFLUENT = [CLIENTS[0], MORE[1]], [MORE[0], CLIENTS[1]]  # the other one is slow
