@@ -6,6 +6,7 @@ others, which are Python, the attributes are written as JSON, whose floats come 
 """
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -27,15 +28,15 @@ class RiverState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _River:
+class _River(ABC):
     """The fold over a river object. The fields of each class are river's parameters, with river's defaults.
 
     Where river tells how many rows the new level holds, `began_row` is that many back, skipped ones not counted.
     """
 
+    @abstractmethod
     def _fresh(self) -> Any:
         """A new river object."""
-        raise NotImplementedError
 
     def _scaled(self, losses: Floats) -> list[float]:
         """The losses as this detector reads them."""
