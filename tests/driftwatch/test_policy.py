@@ -1,11 +1,10 @@
-"""The policy against plain models of its rules: floors, `for`, cool-down, alarm ids, superseding, webhooks."""
+"""The policy against plain models of its rules: floors, `for`, cool-down, alarm ids."""
 
 import hashlib
 import json
 import math
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,9 +14,8 @@ from detectors.openings import count_openings
 from detectors.performance.kind import Kind
 from detectors.score import Score
 from detectors.summary import Table
-from driftwatch.alarms import MAX_VERSIONS, Persistence, PolicyState, alarm_id
-from driftwatch.decision import AlarmLine, Decision, encode
-from driftwatch.notices import webhooks
+from driftwatch.alarms import Persistence, PolicyState, alarm_id
+from driftwatch.decision import Decision, encode
 from driftwatch.policy import Policy
 from driftwatch.records import Judgement, Shard, Stream, Window
 
@@ -340,139 +338,3 @@ def test_two_members_that_open_in_one_window_give_one_id() -> None:
     other = Window(Stream("credit", "3"), 0.0, HOUR, 50, a_window(0).table, "", share=((Shard("p/1"),), 2))
     ids = {policy.judge(w, JUDGEMENTS["drift"], PolicyState())[0].alarms[0].id for w in (a_window(0), other)}
     assert len(ids) == 1
-
-
-# Several versions
-
-
-def judge_all(policy: Policy, steps: Sequence[tuple[int, str, str]]) -> list[Decision]:
-    """From (hour, version, verdict)."""
-    state, decisions = PolicyState(), []
-    for i, version, verdict in steps:
-        decision, state = policy.judge(a_window(i, version), JUDGEMENTS[verdict], state)
-        state = PolicyState.from_bytes(state.to_bytes())
-        decisions.append(decision)
-    return decisions
-
-
-def alarms_of(decisions: Sequence[Decision], version: str) -> list[tuple[int, AlarmLine]]:
-    return [(i, a) for i, d in enumerate(decisions) for a in d.alarms if (a.version or d.window.version) == version]
-
-
-def test_versions_open_alarms_of_their_own() -> None:
-    decisions = judge_all(a_policy(1, 1, 0.0, FLOORS), [(0, "3", "drift"), (0, "4", "drift"), (1, "3", "drift")])
-    assert transitions(decisions) == ["opened", "opened", "continuing"]
-    assert decisions[0].alarms[0].id != decisions[1].alarms[0].id
-
-
-def test_an_alarm_of_a_replaced_version_is_superseded_in_a_window_of_the_new_one() -> None:
-    decisions = judge_all(
-        a_policy(2, 5, 0.0, FLOORS), [(i, "3", "drift") for i in range(2)] + [(i, "4", "ok") for i in range(2, 9)]
-    )
-    (_, opened), (at, resolved) = alarms_of(decisions, "3")
-    assert (at, decisions[at].window.version) == (6, "4")
-    assert (resolved.id, resolved.transition, resolved.version, resolved.reason) == (
-        *(opened.id, "resolved", "3", "superseded"),
-    )
-    shown = json.loads(encode(decisions[at]))["alarms"][0]
-    assert (shown["version"], shown["reason"]) == ("3", "superseded")
-
-
-def test_a_version_that_still_has_rows_is_not_superseded() -> None:
-    steps = [(0, "9", "drift")]
-    for i in range(1, 9):
-        steps += [(i, "10", "ok"), (i, "9", "undetermined")]
-    assert all(a.reason is None for _, a in alarms_of(judge_all(a_policy(1, 1, 0.0, FLOORS), steps), "9"))
-
-
-def test_a_new_version_that_drifts_supersedes_nothing_until_it_is_ok_in_a_row() -> None:
-    verdicts = ["ok", "ok", "drift", "ok", "undetermined", "ok", "ok"]
-    steps = [(0, "3", "drift"), *((i + 1, "4", v) for i, v in enumerate(verdicts))]
-    alarms = alarms_of(judge_all(a_policy(1, 1, 0.0, FLOORS), steps), "3")
-    assert [at for at, a in alarms if a.reason == "superseded"] == [7]
-
-
-def test_windows_from_before_the_last_rows_of_a_version_supersede_nothing() -> None:
-    steps = [(9, "3", "drift"), *((i, "4", "ok") for i in range(9))]
-    assert len(alarms_of(judge_all(a_policy(1, 1, 0.0, FLOORS), steps), "3")) == 1
-
-
-def test_a_version_that_comes_back_begins_with_an_empty_history() -> None:
-    steps = [
-        (0, "3", "drift"),
-        (1, "3", "drift"),
-        *((i, "4", "ok") for i in range(2, 7)),
-        (7, "3", "drift"),
-        (8, "3", "drift"),
-    ]
-    decisions = judge_all(a_policy(2, 5, 0.0, FLOORS), steps)
-    assert transitions(decisions)[-2:] == ["", "opened"]
-
-
-def test_the_memory_of_versions_is_bounded_and_keeps_open_alarms() -> None:
-    steps = [
-        (0, "first", "drift"),
-        *((i, f"v{i}", "drift" if i == 1 else "undetermined") for i in range(1, 2 * MAX_VERSIONS)),
-    ]
-    policy, state = a_policy(1, 1, 0.0, FLOORS), PolicyState()
-    for i, version, verdict in steps:
-        _, state = policy.judge(a_window(i, version), JUDGEMENTS[verdict], state)
-    assert len(state.streams) == MAX_VERSIONS
-    assert {"first", "v1", f"v{2 * MAX_VERSIONS - 1}"} <= set(state.streams)
-
-
-@settings(max_examples=40)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 9), st.sampled_from("34"), st.sampled_from(["drift", "ok", "undetermined"])),
-        max_size=25,
-    ),
-    st.integers(0, 25),
-)
-def test_a_state_read_back_from_bytes_decides_the_same(steps: list[tuple[int, str, str]], at: int) -> None:
-    policy, kept, state = a_policy(1, 2, HOUR, FLOORS), PolicyState(), PolicyState()
-    for j, (i, version, verdict) in enumerate(sorted(steps)):
-        if j == at:
-            state = PolicyState.from_bytes(state.to_bytes())
-        one, kept = policy.judge(a_window(i, version), JUDGEMENTS[verdict], kept)
-        other, state = policy.judge(a_window(i, version), JUDGEMENTS[verdict], state)
-        assert encode(one) == encode(other)
-    assert kept == state
-
-
-# Webhooks
-
-
-def test_an_opened_and_a_resolved_alarm_are_told_and_a_continuing_one_is_not() -> None:
-    decisions = run(a_policy(1, 1, 0.0, FLOORS), ["drift", "drift", "ok", "ok", "ok"])
-    told = [hook for decision in decisions for hook in webhooks(decision, ["*.opened", "*.resolved"])]
-    alarm = decisions[0].alarms[0].id
-    assert [(hook.type, hook.id) for hook in told] == [
-        ("driftwatch.drift.opened", f"{alarm}:opened"),
-        ("driftwatch.drift.resolved", f"{alarm}:resolved"),
-    ]
-    assert "." not in told[0].id
-
-
-def test_on_chooses_by_glob_over_the_type_without_its_first_word() -> None:
-    decision = run(a_policy(1, 1, 0.0, FLOORS), ["drift"])[0]
-    assert [
-        len(webhooks(decision, on)) for on in (["drift.*"], ["*.resolved"], ["driftwatch.*"], [], ["*", "*.opened"])
-    ] == [*(1, 0, 0, 0, 1)]
-
-
-def test_a_webhook_says_what_drifted_since_when_and_what_to_do() -> None:
-    decision = run(a_policy(1, 1, 0.0, FLOORS), ["drift"])[0]
-    told = json.loads(msgspec.json.encode(webhooks(decision, ["*"])[0].data))
-    shown = json.loads(encode(decision))
-    assert told == {
-        **{"model": "credit", "version": "3", "window": shown["window"], "transition": "opened"},
-        **{"kind": "covariate", "pattern": None, "started_at": "1970-01-01T00:00:00Z"},
-        **{"features": shown["alarms"][0]["features"], "evidence": ["`age` moved"], "suggestion": "watch", "links": {}},
-    }
-
-
-def test_a_webhook_of_a_superseded_alarm_names_its_own_version() -> None:
-    steps = [(0, "3", "drift"), *((i, "4", "ok") for i in range(1, 4))]
-    data = webhooks(judge_all(a_policy(1, 1, 0.0, FLOORS), steps)[-1], ["*.resolved"])[0].data
-    assert (data["version"], data["reason"]) == ("3", "superseded")
