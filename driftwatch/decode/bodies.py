@@ -6,10 +6,11 @@ response of a model server. What it holds becomes plain JSON events, which the J
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import repeat
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, Literal
 
 import msgspec
@@ -19,9 +20,10 @@ from driftwatch.decode import cloud_events
 from driftwatch.decode.cells import bounded
 from driftwatch.decode.cloud_events import CloudEvent
 from driftwatch.decode.depth import shallow
-from driftwatch.decode.inference import InferenceRows, Row, joined, row_ids
+from driftwatch.decode.inference import InferenceRows, Rows
 from driftwatch.decode.json import JsonDecoder
 from driftwatch.decode.lenient import Unreadable, read_json
+from driftwatch.decode.plain_rows import Events, Ready
 from driftwatch.halves import Half, HalfKey, Halves
 from driftwatch.records import Decoded, Frames, Poison, Schema
 
@@ -48,9 +50,10 @@ class _Expanded:
     """The single events of a batch of bodies so far."""
 
     frames: Frames
-    arrived_s: np.ndarray
+    arrived_s: Sequence[float]
     splits: bool  # what a body holds has places of its own inside
-    messages: list[bytes] = field(default_factory=list)
+    bounds: list[int]  # the frames' positions
+    items: list[bytes | Ready] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
     poison: list[Poison] = field(default_factory=list)
@@ -65,27 +68,26 @@ class _Expanded:
 
     def place(self) -> int:
         """The position of the next thing that the body holds: one of its own, as long as the body has bytes."""
+        start, stop = self.bounds[self.at : self.at + 2]
         if not self.splits:
-            return int(self.frames.positions[self.at])
-        start, stop = int(self.frames.positions[self.at]), int(self.frames.positions[self.at + 1])
+            return start
         self.n_from_it += 1
         return min(start + self.n_from_it, stop) - 1
 
-    def add(self, message: bytes, time_s: float | None) -> None:
+    def add(self, item: bytes | Ready, time_s: float | None) -> None:
         """One event; `time_s` None: the arrival stands for a time that it does not state."""
-        self.messages.append(message)
+        self.items.append(item)
         self.positions.append(self.place())
-        self.times_s.append(float(self.arrived_s[self.at]) if time_s is None else time_s)
+        self.times_s.append(self.arrived_s[self.at] if time_s is None else time_s)
 
     def refuse(self, error: Unreadable, payload: bytes) -> None:
         """It holds something that cannot be used."""
         self.poison.append(Poison(self.frames.shard, self.place(), error.reason, str(error), payload))
 
-    def events(self) -> Frames:
+    def events(self, write: Callable[[Ready], bytes]) -> Frames:
         """The events as frames."""
-        end = int(self.frames.positions[-1])
-        positions = np.array([*self.positions, end], np.int64)
-        return Frames(self.frames.shard, self.messages, positions, np.array(self.times_s, np.float64))
+        positions = np.array([*self.positions, self.bounds[-1]], np.int64)
+        return Frames(self.frames.shard, Events(self.items, write), positions, np.array(self.times_s, np.float64))
 
 
 class BodyDecoder:
@@ -103,7 +105,7 @@ class BodyDecoder:
     def __init__(self, schema: Schema, halves: Halves, form: Form = "json", *, splits: bool = True) -> None:
         self._form, self._splits = form, splits
         self._json = JsonDecoder(schema)
-        self._rows = InferenceRows(schema)
+        self._rows = InferenceRows(schema, self._json.root)
         self._halves = halves
         self._roots = {c.path[0] for c in schema.columns} | {"label" if schema.label is None else schema.label.path[0]}
         self._id_key = schema.id_path[0] if len(schema.id_path) == 1 else None
@@ -113,19 +115,19 @@ class BodyDecoder:
         if frames.headers is None and self._form == "json":
             return self._json.decode(frames)
         n = len(frames.messages)
-        arrived_s = np.full(n, np.nan) if frames.arrived_s is None else frames.arrived_s
-        expanded = _Expanded(frames, arrived_s, self._splits)
+        arrived_s = [nan] * n if frames.arrived_s is None else frames.arrived_s.tolist()
+        expanded = _Expanded(frames, arrived_s, self._splits, frames.positions.tolist())
         for at, (body, headers) in enumerate(zip(frames.messages, frames.headers or repeat({}, n), strict=True)):
             expanded.turn_to(at)
             try:
                 self._expand(expanded, body, headers)
             except Unreadable as error:
                 expanded.refuse(error, body)
-        events = expanded.events()
+        events = expanded.events(self._rows.written)
         decoded = self._json.decode(events)
         poison = sorted((*decoded.poison, *expanded.poison), key=lambda p: p.position)
         discarded = Counter(decoded.discarded) + expanded.discarded
-        end = int(frames.positions[-1])
+        end = expanded.bounds[-1]
         labels, n_invalid = decoded.labels, decoded.invalid_labels
         return Decoded(
             decoded.records, tuple(poison), end, dict(discarded), events, expanded.waiting_s, labels, n_invalid
@@ -135,7 +137,7 @@ class BodyDecoder:
         if not body:
             expanded.add(body, None)  # a tombstone, whatever is said of it
             return
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        media_type = _media_type(headers.get("content-type", ""))
         if media_type == cloud_events.STRUCTURED:
             self._take(expanded, cloud_events.from_envelope(shallow(body)))
         elif media_type == cloud_events.BATCH:
@@ -198,8 +200,8 @@ class BodyDecoder:
         if not (self._rows.needs_request if is_request else self._rows.needs_response):
             expanded.discarded["unused"] += 1
             return
-        time_s = float(expanded.arrived_s[expanded.at]) if event.time_s is None else event.time_s
-        shard, position = expanded.frames.shard, int(expanded.frames.positions[expanded.at])
+        time_s = expanded.arrived_s[expanded.at] if event.time_s is None else event.time_s
+        shard, position = expanded.frames.shard, expanded.bounds[expanded.at]
         half = Half("request" if is_request else "response", time_s, event.data, shard, position)
         rows = self._read(half)
         if not (self._rows.needs_request and self._rows.needs_response):
@@ -212,7 +214,7 @@ class BodyDecoder:
             expanded.discarded["duplicate_half"] += 1
         elif twin is not None:
             both = (rows, self._read(twin)) if is_request else (self._read(twin), rows)
-            self._emit(expanded, event.id, joined(*both), half.time_s if is_request else twin.time_s)
+            self._emit(expanded, event.id, self._rows.joined(*both), half.time_s if is_request else twin.time_s)
         for key, alone in self._halves.overdue():
             expanded.discarded["unmatched"] += 1
             try:
@@ -220,14 +222,19 @@ class BodyDecoder:
             except Unreadable as error:  # it was read before, by other features
                 expanded.refuse(error, alone.data)
 
-    def _read(self, half: Half) -> list[Row]:
+    def _read(self, half: Half) -> Rows:
         return self._rows.of_request(half.data) if half.kind == "request" else self._rows.of_response(half.data)
 
-    def _emit(self, expanded: _Expanded, id: str, rows: list[Row], time_s: float) -> None:
-        if not rows:
+    def _emit(self, expanded: _Expanded, id: str, rows: Rows, time_s: float) -> None:
+        if not len(rows):
             expanded.discarded["empty"] += 1  # a request or response of no row
-        for row, row_id in zip(rows, row_ids(id, len(rows)), strict=True):
-            expanded.add(self._rows.event(row, row_id), time_s)
+        for event in self._rows.events(rows, id):
+            expanded.add(event, time_s)
+
+
+@lru_cache(64)
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _inference(body: bytes) -> CloudEvent:

@@ -41,17 +41,16 @@ class _Envelope(msgspec.Struct):
     data_base64: str | None = None
 
 
+_PREFIXES = frozenset({"ce-", "ce_"})
 _envelope = msgspec.json.Decoder(_Envelope)
 _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def from_headers(headers: Mapping[str, str], data: bytes) -> CloudEvent | None:
     """A binary event, from headers `ce-…` (HTTP) or `ce_…` (Kafka); None where there are none. Raises Unreadable."""
-    attributes = {
-        name[3:]: unquote(value) if "%" in value else value
-        for name, value in headers.items()
-        if name.startswith(("ce-", "ce_"))
-    }
+    attributes = {name[3:]: value for name, value in headers.items() if name[:3] in _PREFIXES}
+    if "%" in "".join(attributes.values()):
+        attributes = {name: unquote(value) for name, value in attributes.items()}
     if not attributes:
         return None
     for name in NAMED:

@@ -10,13 +10,15 @@ from typing import Any
 import msgspec
 
 from driftwatch.decode import binary_tensors
-from driftwatch.decode.cells import shown
+from driftwatch.decode.cells import bounded, shown
 from driftwatch.decode.depth import shallow
+from driftwatch.decode.layout import Node
 from driftwatch.decode.lenient import Unreadable, read_json
+from driftwatch.decode.plain_rows import MAX_ROWS, PlainBodies, PlainRows, Ready
 from driftwatch.records import Column, Schema
 
-MAX_ROWS = 10_000
 Row = dict[str, Any]  # values by the name of their column
+Rows = PlainRows | list[Row]
 _any = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
 
@@ -25,10 +27,11 @@ class InferenceRows:
     """Reads bodies by a schema: features from requests, the prediction from responses.
 
     V1: an instance is an object by the features' names, or a list in the order of the features. V2: tensors by the
-    features' names, or one tensor of as many columns as there are features.
+    features' names, or one tensor of as many columns as there are features. `root`: of the schema's layout.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, root: Node) -> None:
+        self._plain = PlainBodies(schema, root)
         self._features = [c for c in schema.columns if c.group == "features"]
         self._predictions = [c for c in schema.columns if c.group == "prediction"]
         self._id_path = schema.id_path
@@ -46,15 +49,19 @@ class InferenceRows:
         """Whether there is anything to look at in a response."""
         return bool(self._predictions)
 
-    def of_request(self, data: bytes) -> list[Row]:
+    def of_request(self, data: bytes) -> Rows:
         """One row an instance. Raises Unreadable."""
+        if (plain := self._plain.of_request(shallow(data))) is not None:
+            return plain
         body = _document(data)
         if "instances" in body:
             return [self._instance(value) for value in _bounded(body["instances"], "instances")]
         return self._tensors(body, "inputs", self._features)
 
-    def of_response(self, data: bytes) -> list[Row]:
+    def of_response(self, data: bytes) -> Rows:
         """One row a prediction. Raises Unreadable."""
+        if (plain := self._plain.of_response(shallow(data))) is not None:
+            return plain
         body = _document(data)
         (column,) = self._predictions
         if "predictions" in body:
@@ -62,7 +69,28 @@ class InferenceRows:
         rows = self._tensors(body, "outputs", self._predictions)
         return [{column.name: _prediction(row[column.name], column)} for row in rows]
 
-    def event(self, row: Row, id: str) -> bytes:
+    def joined(self, request: Rows, response: Rows) -> Rows:
+        """Rows that were asked and answered, one by one. Raises Unreadable."""
+        if (n := len(request)) != (m := len(response)):
+            raise Unreadable("structure", f"expected as many predictions as rows; got {m} for {n}.")
+        if isinstance(request, PlainRows) and isinstance(response, PlainRows):
+            return self._plain.joined(request, response)
+        asked, answered = (rows.named() if isinstance(rows, PlainRows) else rows for rows in (request, response))
+        return [a | b for a, b in zip(asked, answered, strict=True)]
+
+    def events(self, rows: Rows, id: str) -> list[bytes | Ready]:
+        """Rows as events with ids of their own: that of their body, or numbered ones where there are several."""
+        n = len(rows)
+        ids = [id] if n == 1 else [bounded(f"{id}/{i}") for i in range(n)]
+        if isinstance(rows, PlainRows):
+            return [rows.event(i, ids[i]) for i in range(n)]
+        return [self._written(row, row_id) for row, row_id in zip(rows, ids, strict=True)]
+
+    def written(self, ready: Ready) -> bytes:
+        """A ready event as JSON."""
+        return self._written(dict(zip(ready.names, ready.values, strict=True)), ready.id)
+
+    def _written(self, row: Row, id: str) -> bytes:
         """A row as a plain event, each value at its column's path."""
         event: dict[str, Any] = {}
         _inside(event, self._id_path[:-1])[self._id_path[-1]] = id
@@ -105,18 +133,6 @@ class InferenceRows:
             raise Unreadable("structure", f"expected tensors of as many rows; got {sorted(lengths)}.")
         (n,) = lengths
         return [{name: _unwrapped(rows[i]) for name, rows in named.items()} for i in range(n)]
-
-
-def joined(request: list[Row], response: list[Row]) -> list[Row]:
-    """Rows that were asked and answered, one by one. Raises Unreadable."""
-    if len(request) != len(response):
-        raise Unreadable("structure", f"expected as many predictions as rows; got {len(response)} for {len(request)}.")
-    return [asked | answered for asked, answered in zip(request, response, strict=True)]
-
-
-def row_ids(id: str, n: int) -> list[str]:
-    """The ids of a request's rows: its own, or numbered ones where there are several."""
-    return [id] if n == 1 else [f"{id}/{i}" for i in range(n)]
 
 
 def _document(data: bytes) -> dict[str, Any]:

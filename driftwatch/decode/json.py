@@ -20,6 +20,7 @@ from driftwatch.decode import cells, lenient
 from driftwatch.decode.columns import Columns, categories, in_range, numbers, take_marks, times, vectors
 from driftwatch.decode.labels import READ_LABELS
 from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
+from driftwatch.decode.plain_rows import Events, Ready
 from driftwatch.records import Decoded, Frames, Labels, Lines, Mark, Poison, Records, Schema
 
 PORTION = 200
@@ -54,7 +55,7 @@ class JsonDecoder:
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
-        self._root = layout(schema)
+        self.root = self._root = layout(schema)
         typed = msgspec.json.Decoder(self._root.typed)
         self._decode_typed, self._decode_lines = typed.decode, typed.decode_lines
         self._decode_wide = msgspec.json.Decoder(self._root.wide).decode
@@ -163,6 +164,13 @@ class JsonDecoder:
                 if len(events) == len(frames.messages):
                     batch.events = events
                     return batch
+        if isinstance(frames.messages, Events):
+            for at, item in enumerate(frames.messages.items):
+                if isinstance(item, Ready):
+                    batch.events.append(item.event)
+                else:
+                    self._read_one(batch, at, item)
+            return batch
         stream = map(self._decode_typed, frames.messages)
         while True:
             try:
@@ -173,6 +181,12 @@ class JsonDecoder:
                 return batch
             except _NOT_TAKEN:
                 self._read_wide(batch, len(batch.events) + len(batch.aside))
+
+    def _read_one(self, batch: _Batch, at: int, message: bytes) -> None:
+        try:
+            batch.events.append(self._decode_typed(message))
+        except _NOT_TAKEN:
+            self._read_wide(batch, at)
 
     def _read_wide(self, batch: _Batch, at: int) -> None:
         """Read message `at`, which the typed decoder did not take."""

@@ -4,11 +4,11 @@ Every inner place of the paths is a struct, every column (and id, time, model, v
 structs is transposed into columns of leaf values without a Python loop over events.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import compress, repeat
-from operator import attrgetter, is_
+from operator import attrgetter, is_, itemgetter
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
@@ -98,6 +98,40 @@ class Node:
         """What takes the values of some slots out of a struct of this node; None where they do not all lie here."""
         at = {child.slot: f"f{i}" for i, child in enumerate(self.children) if isinstance(child, Leaf)}
         return attrgetter(*(at[slot] for slot in slots)) if all(slot in at for slot in slots) else None
+
+    def leaves(self) -> Iterator[Leaf]:
+        """All leaves below."""
+        for child in self.children:
+            if isinstance(child, Node):
+                yield from child.leaves()
+            else:
+                yield child
+
+    def maker(self, slots: Sequence[int]) -> Callable[[tuple[Any, ...]], msgspec.Struct]:
+        """What makes a struct of this node from the values of some slots; the others are as where no key is there."""
+        at = {slot: i for i, slot in enumerate(slots)}
+        constants: list[object] = []
+        makers: list[Callable[[tuple[Any, ...]], msgspec.Struct]] = []
+        sources: list[tuple[int, int]] = []  # of each child: among the values, the constants or what `makers` make
+        for child in self.children:
+            if isinstance(child, Node) and any(leaf.slot in at for leaf in child.leaves()):
+                sources.append((2, len(makers)))
+                makers.append(child.maker(slots))
+            elif isinstance(child, Leaf) and child.slot in at:
+                sources.append((0, at[child.slot]))
+            else:
+                sources.append((1, len(constants)))
+                constants.append(child.absent if isinstance(child, Node) else child.default)
+        starts = (0, len(slots), len(slots) + len(constants))
+        pick = itemgetter(
+            *(starts[source] + i for source, i in sources), 0
+        )  # one more: of a single one it takes no tuple
+        typed = self.typed
+
+        def make(values: tuple[Any, ...]) -> msgspec.Struct:
+            return typed(*pick((*values, *constants, *[inner(values) for inner in makers]))[:-1])
+
+        return make
 
     def transpose(self, structs: Sequence[Any], columns: list[Sequence[Any]]) -> None:
         """Put the values of each leaf into `columns`, at its slot. A struct that is None stands for null."""

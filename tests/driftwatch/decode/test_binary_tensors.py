@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from driftwatch.decode.inference import InferenceRows
+from driftwatch.decode.layout import layout
 from driftwatch.decode.lenient import Unreadable
 from driftwatch.records import Column, Schema
 
@@ -20,7 +21,7 @@ SCHEMA = Schema(
         Column("score", "numeric", ("prediction",), group="prediction"),
     ),
 )
-ROWS = InferenceRows(SCHEMA)
+ROWS = InferenceRows(SCHEMA, layout(SCHEMA))
 TEXTS = b"".join(len(t).to_bytes(4, "little") + t for t in (b'rot ]]{"', "grün".encode()))
 
 
@@ -75,7 +76,9 @@ def test_tensors_in_json_and_in_bytes_stand_beside_each_other() -> None:
     assert [(row["c"], row["y"]) for row in found] == [('rot ]]{"', 3), ("grün", 4)]
     assert found[0]["x"] == 1.0
     assert np.isnan(found[1]["x"])
-    assert json.loads(ROWS.event(found[1], "a"))["features"] == {"x": None, "y": 4, "c": "grün"}
+    (event,) = ROWS.events([found[1]], "a")
+    assert isinstance(event, bytes)
+    assert json.loads(event)["features"] == {"x": None, "y": 4, "c": "grün"}
 
 
 def test_one_tensor_of_all_features_and_a_response_are_read() -> None:

@@ -1,0 +1,134 @@
+"""Bodies of the plain V1 form, straight into events: `{"instances": [[1.5, "DE"]]}`, `{"predictions": [0.2]}`.
+
+They are decoded with the schema's types, as the events of the JSON decoder are. A body of another form, or with a value
+that those do not take, goes the long way: rows of any values, written as JSON events.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec.structs import astuple
+
+from driftwatch.decode.layout import FIRST_COLUMN, ID, Leaf, Node
+from driftwatch.records import Column, Schema
+
+MAX_ROWS = 10_000
+
+
+class Ready(NamedTuple):
+    """An event that needs no decoding, and what it was made of: its id and values by column."""
+
+    event: msgspec.Struct
+    id: str
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
+
+
+class Events(Sequence[bytes]):
+    """Single events; one that is ready is written as JSON when somebody asks for its bytes."""
+
+    def __init__(self, items: list[bytes | Ready], write: Callable[[Ready], bytes]) -> None:
+        self.items, self._write = items, write
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        item = self.items[index]
+        return self._write(item) if isinstance(item, Ready) else item
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Which columns plain rows hold, and what makes an event of an id and their values."""
+
+    names: tuple[str, ...]
+    make: Callable[[tuple[Any, ...]], msgspec.Struct]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRows:
+    """Rows of one body, each the values of the side's columns."""
+
+    side: Side
+    values: list[tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def event(self, at: int, id: str) -> Ready:
+        """Row `at` as an event."""
+        values = self.values[at]
+        return Ready(self.side.make((id, *values)), id, self.side.names, values)
+
+    def named(self) -> list[dict[str, Any]]:
+        """The rows' values by the names of their columns."""
+        return [dict(zip(self.side.names, values, strict=True)) for values in self.values]
+
+
+class PlainBodies:
+    """Reads bodies with the types of a schema's columns; `root`: of its layout."""
+
+    def __init__(self, schema: Schema, root: Node) -> None:
+        leaves = {leaf.slot: leaf for leaf in root.leaves()}
+        slots = {column: slot for slot, column in enumerate(schema.columns, FIRST_COLUMN)}
+
+        def side(columns: Sequence[Column]) -> Side:
+            return Side(tuple(c.name for c in columns), root.maker((ID, *(slots[c] for c in columns))))
+
+        asked = [c for c in schema.columns if c.group == "features"]
+        answered = [c for c in schema.columns if c.group == "prediction"]
+        self._asked, self._answered, self._both = side(asked), side(answered), side(asked + answered)
+        self._requests = self._responses = None
+        if asked:
+            instance = _instance([(c.name, leaves[slots[c]]) for c in asked])
+            self._requests = _decoder("instances", instance)
+        if answered:
+            self._responses = _decoder("predictions", leaves[slots[answered[0]]].typed)
+
+    def of_request(self, data: bytes) -> PlainRows | None:
+        """One row an instance; None: it is not of this form."""
+        found = _values(self._requests, data)
+        if found is None:
+            return None
+        return PlainRows(self._asked, [row if type(row) is tuple else astuple(row) for row in found])
+
+    def of_response(self, data: bytes) -> PlainRows | None:
+        """One row a prediction; None: it is not of this form."""
+        found = _values(self._responses, data)
+        return None if found is None else PlainRows(self._answered, [(value,) for value in found])
+
+    def joined(self, request: PlainRows, response: PlainRows) -> PlainRows:
+        """Rows that were asked and answered; both have as many."""
+        values = [asked + answered for asked, answered in zip(request.values, response.values, strict=True)]
+        return PlainRows(self._both, values)
+
+
+def _instance(features: Sequence[tuple[str, Leaf]]) -> Any:
+    """What an instance is decoded as: a list in the order of the features, or an object by their names."""
+    as_list: Any = tuple.__class_getitem__(tuple(leaf.typed for _, leaf in features))
+    fields = [(f"f{i}", leaf.typed, leaf.default) for i, (_, leaf) in enumerate(features)]
+    names = {f"f{i}": name for i, (name, _) in enumerate(features)}
+    return as_list | msgspec.defstruct("Instance", fields, rename=names, frozen=True, eq=False, gc=False)
+
+
+def _decoder(key: str, item: Any) -> msgspec.json.Decoder[Any]:
+    values = Annotated[list[item], msgspec.Meta(max_length=MAX_ROWS)]
+    body = msgspec.defstruct(
+        "Body", [("values", values | msgspec.UnsetType, msgspec.UNSET)], rename={"values": key}, gc=False
+    )
+    return msgspec.json.Decoder(body)
+
+
+def _values(decoder: msgspec.json.Decoder[Any] | None, data: bytes) -> list[Any] | None:
+    if decoder is None:
+        return None
+    try:
+        found = decoder.decode(data).values
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the long way says what it is
+        return None
+    return found if isinstance(found, list) else None
