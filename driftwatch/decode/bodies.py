@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import repeat
 from math import isfinite, nan
 from typing import Any, Literal
@@ -25,11 +24,12 @@ from driftwatch.decode.json import JsonDecoder
 from driftwatch.decode.lenient import Unreadable, read_json
 from driftwatch.decode.plain_rows import Events, Ready
 from driftwatch.halves import Half, HalfKey, Halves
+from driftwatch.media_types import CLOUD_EVENT, CLOUD_EVENTS, LINES, media_type
 from driftwatch.records import Decoded, Frames, Poison, Schema
 
 REQUEST, RESPONSE = "org.kubeflow.serving.inference.request", "org.kubeflow.serving.inference.response"
-LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 MAX_EVENTS = 10_000
+RECENT = 5000  # halves whose rows are kept beside their bodies until the twin comes
 Form = Literal["json", "cloudevents", "open-inference"]
 
 
@@ -107,6 +107,7 @@ class BodyDecoder:
         self._json = JsonDecoder(schema)
         self._rows = InferenceRows(schema, self._json.root)
         self._halves = halves
+        self._recent: dict[HalfKey, Rows] = {}
         self._roots = {c.path[0] for c in schema.columns} | {"label" if schema.label is None else schema.label.path[0]}
         self._id_key = schema.id_path[0] if len(schema.id_path) == 1 else None
 
@@ -137,10 +138,10 @@ class BodyDecoder:
         if not body:
             expanded.add(body, None)  # a tombstone, whatever is said of it
             return
-        media_type = _media_type(headers.get("content-type", ""))
-        if media_type == cloud_events.STRUCTURED:
+        said = media_type(headers.get("content-type", ""))
+        if said == CLOUD_EVENT:
             self._take(expanded, cloud_events.from_envelope(shallow(body)))
-        elif media_type == cloud_events.BATCH:
+        elif said == CLOUD_EVENTS:
             for document in _bounded(cloud_events.items(shallow(body))):
                 try:
                     self._take(expanded, cloud_events.from_envelope(document))
@@ -148,7 +149,7 @@ class BodyDecoder:
                     expanded.refuse(error, document)
         elif (event := cloud_events.from_headers(headers, body)) is not None:
             self._take(expanded, event)
-        elif media_type in LINES:
+        elif said in LINES:
             for line in _bounded([line for line in map(bytes.strip, body.split(b"\n")) if line]):
                 try:
                     expanded.add(shallow(line), None)
@@ -207,13 +208,20 @@ class BodyDecoder:
         if not (self._rows.needs_request and self._rows.needs_response):
             self._emit(expanded, event.id, rows, time_s)
             return
-        twin = self._halves.meet(HalfKey(event.source, event.id), half)
-        if twin is None and isfinite(time_s):
-            expanded.waiting_s.append(time_s)
-        elif twin is not None and twin.kind == half.kind:
+        key = HalfKey(event.source, event.id)
+        twin = self._halves.meet(key, half)
+        if twin is None:
+            self._recent[key] = rows
+            if len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
+            if isfinite(time_s):
+                expanded.waiting_s.append(time_s)
+        elif twin.kind == half.kind:
             expanded.discarded["duplicate_half"] += 1
-        elif twin is not None:
-            both = (rows, self._read(twin)) if is_request else (self._read(twin), rows)
+        else:
+            known = self._recent.pop(key, None)
+            known = self._read(twin) if known is None else known
+            both = (rows, known) if is_request else (known, rows)
             self._emit(expanded, event.id, self._rows.joined(*both), half.time_s if is_request else twin.time_s)
         for key, alone in self._halves.overdue():
             expanded.discarded["unmatched"] += 1
@@ -230,11 +238,6 @@ class BodyDecoder:
             expanded.discarded["empty"] += 1  # a request or response of no row
         for event in self._rows.events(rows, id):
             expanded.add(event, time_s)
-
-
-@lru_cache(64)
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
 
 
 def _inference(body: bytes) -> CloudEvent:

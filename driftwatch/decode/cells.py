@@ -20,7 +20,6 @@ MISSING = 3  # of embedding states only
 END_S = datetime(2201, 1, 1, tzinfo=UTC).timestamp()  # event times lie in [0, END_S)
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAN_BITS = 0x7FF8_0000_0000_0000
 
 
@@ -101,7 +100,7 @@ def read_time(value: object) -> object:
 def time_s(value: object, unit: str) -> float:
     """A time in epoch seconds; a naive one is UTC; NaN where there is none."""
     if isinstance(value, datetime):
-        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH).total_seconds()
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     return value / PER_SECOND[unit] if isinstance(value, float) else MISSING_NUMBER
 
 

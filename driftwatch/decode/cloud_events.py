@@ -12,7 +12,6 @@ import msgspec
 from driftwatch.decode.cells import bounded, shown, time_s
 from driftwatch.decode.lenient import Unreadable, read_json
 
-STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 NAMED = ("specversion", "id", "source", "type")
 
 
@@ -49,22 +48,23 @@ _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 def from_headers(headers: Mapping[str, str], data: bytes) -> CloudEvent | None:
     """A binary event, from headers `ce-…` (HTTP) or `ce_…` (Kafka); None where there are none. Raises Unreadable."""
     attributes = {name[3:]: value for name, value in headers.items() if name[:3] in _PREFIXES}
-    if "%" in "".join(attributes.values()):
-        attributes = {name: unquote(value) for name, value in attributes.items()}
     if not attributes:
         return None
-    for name in NAMED:
-        if not attributes.get(name):
-            raise Unreadable("structure", f"expected a CloudEvent with `{name}`; got none.")
-    stated = attributes.get("time")
+    if "%" in "".join(attributes.values()):
+        attributes = {name: unquote(value) for name, value in attributes.items()}
+    get = attributes.get
+    id, source, type = get("id", ""), get("source", ""), get("type", "")
+    if not (id and source and type and get("specversion")):
+        absent = next(name for name in NAMED if not get(name))
+        raise Unreadable("structure", f"expected a CloudEvent with `{absent}`; got none.")
+    stated = get("time")
     time: float | None = None
     if stated is not None:
         try:
             time = time_s(msgspec.convert(stated, datetime), "s")
         except msgspec.ValidationError as error:
             raise Unreadable("time", f"expected RFC 3339 as the CloudEvent's time; got {shown(stated)}.") from error
-    id, source = bounded(attributes["id"]), bounded(attributes["source"])
-    return CloudEvent(id, source, attributes["type"], time, attributes.get("statuscode"), data)
+    return CloudEvent(bounded(id), bounded(source), type, time, get("statuscode"), data)
 
 
 def from_envelope(document: bytes) -> CloudEvent:

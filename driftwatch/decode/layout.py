@@ -110,28 +110,25 @@ class Node:
     def maker(self, slots: Sequence[int]) -> Callable[[tuple[Any, ...]], msgspec.Struct]:
         """What makes a struct of this node from the values of some slots; the others are as where no key is there."""
         at = {slot: i for i, slot in enumerate(slots)}
+        order: list[tuple[int, int]] = []  # where each child comes from: the values, the constants or the inner structs
         constants: list[object] = []
-        makers: list[Callable[[tuple[Any, ...]], msgspec.Struct]] = []
-        sources: list[tuple[int, int]] = []  # of each child: among the values, the constants or what `makers` make
+        inner: list[Callable[[tuple[Any, ...]], msgspec.Struct]] = []
         for child in self.children:
-            if isinstance(child, Node) and any(leaf.slot in at for leaf in child.leaves()):
-                sources.append((2, len(makers)))
-                makers.append(child.maker(slots))
-            elif isinstance(child, Leaf) and child.slot in at:
-                sources.append((0, at[child.slot]))
+            if isinstance(child, Leaf) and child.slot in at:
+                order.append((0, at[child.slot]))
+            elif isinstance(child, Node) and any(leaf.slot in at for leaf in child.leaves()):
+                order.append((2, len(inner)))
+                inner.append(child.maker(slots))
             else:
-                sources.append((1, len(constants)))
+                order.append((1, len(constants)))
                 constants.append(child.absent if isinstance(child, Node) else child.default)
         starts = (0, len(slots), len(slots) + len(constants))
-        pick = itemgetter(
-            *(starts[source] + i for source, i in sources), 0
-        )  # one more: of a single one it takes no tuple
-        typed = self.typed
-
-        def make(values: tuple[Any, ...]) -> msgspec.Struct:
-            return typed(*pick((*values, *constants, *[inner(values) for inner in makers]))[:-1])
-
-        return make
+        places = [starts[source] + i for source, i in order]
+        pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+        typed, rest = self.typed, tuple(constants)
+        if not inner:
+            return lambda values: typed(*pick(values + rest))
+        return lambda values: typed(*pick(values + rest + tuple([make(values) for make in inner])))
 
     def transpose(self, structs: Sequence[Any], columns: list[Sequence[Any]]) -> None:
         """Put the values of each leaf into `columns`, at its slot. A struct that is None stands for null."""

@@ -109,8 +109,13 @@ class PlainBodies:
 
 
 def _instance(features: Sequence[tuple[str, Leaf]]) -> Any:
-    """What an instance is decoded as: a list in the order of the features, or an object by their names."""
+    """What an instance is decoded as: a list in the order of the features, or an object by their names.
+
+    No object where a feature may lie outside of any container: then one that is not there is not missing but absent.
+    """
     as_list: Any = tuple.__class_getitem__(tuple(leaf.typed for _, leaf in features))
+    if any(leaf.default is leaf.absent for _, leaf in features):
+        return as_list
     fields = [(f"f{i}", leaf.typed, leaf.default) for i, (_, leaf) in enumerate(features)]
     names = {f"f{i}": name for i, (name, _) in enumerate(features)}
     return as_list | msgspec.defstruct("Instance", fields, rename=names, frozen=True, eq=False, gc=False)

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from time import monotonic
 from typing import Protocol, cast
 
 import httptools
@@ -11,12 +12,13 @@ import msgspec
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 0.5
-_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
-_KEPT = (
-    _FRAMING
-    | {"content-type", "content-encoding", "authorization", "expect"}
-    | {f"ce-{name}" for name in ("specversion", "id", "source", "type", "time", "statuscode")}
+STORED = frozenset(
+    {"content-type"} | {f"ce-{n}" for n in ("specversion", "id", "source", "type", "time", "statuscode")}
 )
+"""Headers that say what a body is; they are kept with it."""
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
+_KEPT = STORED | _FRAMING | {"content-encoding", "authorization", "expect"}
+_NAMES = {form: name for name in _KEPT for form in (name.encode(), name.title().encode())}  # as they mostly come
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -133,7 +135,7 @@ class Connection(asyncio.Protocol):
         if self._is_closing or self._parser is None:
             return
         if self.is_idle:
-            self.is_idle, self.since_s = False, asyncio.get_running_loop().time()
+            self.is_idle, self.since_s = False, monotonic()
         self._head_bytes += len(data)
         try:
             self._feed(data)
@@ -194,10 +196,9 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._request is None:  # else a trailer
-            key = name.lower().decode("latin-1")
-            if key in _KEPT:
-                self._headers[key] = value.decode("utf-8", "replace")
+        key = _NAMES.get(name) or _NAMES.get(name.lower())
+        if key is not None and self._request is None:  # else a trailer
+            self._headers[key] = value.decode("utf-8", "replace")
 
     def on_headers_complete(self) -> None:
         if self._parser is None:
@@ -287,7 +288,7 @@ class Connection(asyncio.Protocol):
             return
         self._endpoint.answered(answer.status)
         self.transport.write(_OK_BYTES[keep_alive] if answer is OK else answer.to_bytes(keep_alive=keep_alive))
-        self.since_s = asyncio.get_running_loop().time()
+        self.since_s = monotonic()
         self.is_idle = self._request is None and not self._waiting
         if not keep_alive:
             self._is_closing = True

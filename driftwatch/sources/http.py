@@ -11,7 +11,7 @@ from driftwatch.sources.spool import Spool
 
 SHARD = Shard("http")
 BATCH, BATCH_BYTES = 1000, 8 * 2**20
-POLL_S = 0.05
+POLL_S = 0.1
 """A pause after every batch that was not full: many small batches would cost the server its time."""
 
 

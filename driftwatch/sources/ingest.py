@@ -22,8 +22,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from driftwatch.errors import ConfigError, StoreUnavailable
+from driftwatch.media_types import CLOUD_EVENT, CLOUD_EVENTS, JSON, LINES, media_type
 from driftwatch.sources import inflation
-from driftwatch.sources.connection import OK, Answer, Connection, Request
+from driftwatch.sources.connection import OK, STORED, Answer, Connection, Request
 from driftwatch.sources.inflation import Inflation
 from driftwatch.sources.spool import Body, Spool, SpoolFull
 from driftwatch.sources.tokens import Tokens
@@ -35,9 +36,6 @@ REQUEST_S, IDLE_S = 30.0, 120.0  # how long a request may take to come, a connec
 SYNC_S = 0.002  # bodies of so long share one fsync
 SWEEP_S = 1.0
 GROUP_BYTES = 8 * 2**20  # of bodies that wait for their common write
-JSON_TYPES = frozenset({"", "application/json", "text/json"})
-LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
-CLOUD_EVENTS = frozenset({"application/cloudevents+json", "application/cloudevents-batch+json"})
 _PATHS = frozenset({"/", "/v1/events", "/v1/predictions", "/v1/labels"})
 _log = logging.getLogger(__name__)
 
@@ -121,12 +119,13 @@ class Intake:
 
     def refused(self, request: Request) -> Answer | None:
         """What is wrong with the head, or with the length of what has come."""
-        if request.n_bytes == 0:
+        n_bytes = len(request.body)
+        if n_bytes == 0:
             wrong = self._refused_head(request)
             if wrong is not None:
                 return wrong
-        declared = request.headers.get("content-length", "")
-        n_bytes = max(request.n_bytes, int(declared) if declared.isdecimal() else 0)
+            declared = request.headers.get("content-length", "")
+            n_bytes = int(declared) if declared.isdecimal() else 0
         if n_bytes > self._terms.max_body:
             return _too_large(f"a body must have at most {self._terms.max_body} bytes (`source.max_body`).")
         if self._held_bytes > MAX_HELD_BYTES:
@@ -135,7 +134,7 @@ class Intake:
 
     def take(self, request: Request, connection: Connection) -> Answer | None:
         """Puts the body into the spool."""
-        headers = {k: v for k, v in request.headers.items() if k == "content-type" or k.startswith("ce-")}
+        headers = {name: value for name, value in request.headers.items() if name in STORED}
         wrong = self._misfit(request, headers)
         if wrong is not None:
             return wrong
@@ -170,19 +169,17 @@ class Intake:
 
     def _misfit(self, request: Request, headers: dict[str, str]) -> Answer | None:
         """What is wrong with what the headers say of the body; drops those that say nothing on this path."""
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        said = media_type(headers.get("content-type", ""))
         if request.path in {"/v1/predictions", "/v1/labels"}:
             for name in [name for name in headers if name.startswith("ce-")]:
                 del headers[name]
-            if media_type not in JSON_TYPES | LINES_TYPES:
-                return _unsupported(
-                    f"`Content-Type` must be application/json or application/x-ndjson; got {media_type!r}."
-                )
+            if said not in JSON | LINES:
+                return _unsupported(f"`Content-Type` must be application/json or application/x-ndjson; got {said!r}.")
             return None
-        if media_type in CLOUD_EVENTS:
+        if said in {CLOUD_EVENT, CLOUD_EVENTS}:
             return None
-        if media_type.startswith("application/cloudevents"):
-            return _unsupported(f"`Content-Type` must be one of {', '.join(sorted(CLOUD_EVENTS))}; got {media_type!r}.")
+        if said.startswith("application/cloudevents"):
+            return _unsupported(f"`Content-Type` must be one of {CLOUD_EVENT}, {CLOUD_EVENTS}; got {said!r}.")
         for name in ("ce-specversion", "ce-id", "ce-source", "ce-type"):
             if not headers.get(name):
                 return _bad(f"a CloudEvent must have the header `{name}`; plain JSON goes to /v1/predictions.")
