@@ -1,4 +1,4 @@
-"""Bodies of the plain V1 form, straight into events: `{"instances": [[1.5, "DE"]]}`, `{"predictions": [0.2]}`.
+"""Bodies of a plain form, straight into events: `{"instances": [[1.5, "DE"]]}`, `{"predictions": [0.2]}`, flat tensors.
 
 They are decoded with the schema's types, as the events of the JSON decoder are. A body of another form, or with a value
 that those do not take, goes the long way: rows of any values, written as JSON events.
@@ -85,27 +85,77 @@ class PlainBodies:
         self._asked, self._answered, self._both = side(asked), side(answered), side(asked + answered)
         self._requests = self._responses = None
         if asked:
-            instance = _instance([(c.name, leaves[slots[c]]) for c in asked])
-            self._requests = _decoder("instances", instance)
+            features = [(c.name, leaves[slots[c]]) for c in asked]
+            self._requests = _Bodies("instances", "inputs", features, _instance(features))
         if answered:
-            self._responses = _decoder("predictions", leaves[slots[answered[0]]].typed)
+            prediction = (answered[0].name, leaves[slots[answered[0]]])
+            self._responses = _Bodies("predictions", "outputs", [prediction], prediction[1].typed)
 
     def of_request(self, data: bytes) -> PlainRows | None:
         """One row an instance; None: it is not of this form."""
-        found = _values(self._requests, data)
+        found = None if self._requests is None else self._requests.rows(data)
         if found is None:
             return None
         return PlainRows(self._asked, [row if type(row) is tuple else astuple(row) for row in found])
 
     def of_response(self, data: bytes) -> PlainRows | None:
         """One row a prediction; None: it is not of this form."""
-        found = _values(self._responses, data)
-        return None if found is None else PlainRows(self._answered, [(value,) for value in found])
+        found = None if self._responses is None else self._responses.rows(data)
+        if found is None:
+            return None
+        return PlainRows(self._answered, [row if type(row) is tuple else (row,) for row in found])
 
     def joined(self, request: PlainRows, response: PlainRows) -> PlainRows:
         """Rows that were asked and answered; both have as many."""
         values = [asked + answered for asked, answered in zip(request.values, response.values, strict=True)]
         return PlainRows(self._both, values)
+
+
+class _Tensor(msgspec.Struct, gc=False):
+    shape: list[int]
+    data: list[Any]
+    name: str = ""
+
+
+class _Bodies:
+    """Bodies of one side: rows under the V1 key, each a V1 `item` (one value, a list or an object), or V2 tensors."""
+
+    def __init__(self, v1: str, v2: str, columns: Sequence[tuple[str, Leaf]], item: Any) -> None:
+        self._names = [name for name, _ in columns]
+        self._rows: Any = list.__class_getitem__(tuple.__class_getitem__(tuple(leaf.typed for _, leaf in columns)))
+        fields = [("values", _rows_of(item) | msgspec.UnsetType, msgspec.UNSET), ("tensors", list[_Tensor], ())]
+        body = msgspec.defstruct("Body", fields, rename={"values": v1, "tensors": v2}, gc=False)
+        self._decode = msgspec.json.Decoder(body).decode
+
+    def rows(self, data: bytes) -> list[Any] | None:
+        """V1 items, or tuples of the columns' values; None: the body is not of this form."""
+        try:
+            body: Any = self._decode(data)
+            if isinstance(body.values, list):
+                return body.values
+            rows = self._of_tensors(body.tensors)
+            return None if rows is None else msgspec.convert(rows, self._rows)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the long way says what it is
+            return None
+
+    def _of_tensors(self, tensors: Sequence[_Tensor]) -> list[Any] | None:
+        """Rows of one tensor that holds all columns, or of a tensor a column; None: they lie otherwise."""
+        width = len(self._names)
+        if len(tensors) == 1 and (width == 1 or tensors[0].name not in self._names):
+            (tensor,) = tensors
+            n, data = tensor.shape[0] if tensor.shape else MAX_ROWS + 1, tensor.data
+            flat = [n] if width == 1 else None
+            if n > MAX_ROWS or tensor.shape not in ([n, width], flat) or len(data) != n * width:
+                return None
+            return [data[i : i + width] for i in range(0, n * width, width)]
+        by_name = {tensor.name: tensor for tensor in tensors}
+        if not by_name.keys() >= set(self._names):
+            return None
+        found = [by_name[name] for name in self._names]
+        n = len(found[0].data)
+        if n > MAX_ROWS or any(len(t.data) != n or t.shape not in ([n], [n, 1]) for t in found):
+            return None
+        return list(zip(*(tensor.data for tensor in found), strict=True))
 
 
 def _instance(features: Sequence[tuple[str, Leaf]]) -> Any:
@@ -121,19 +171,5 @@ def _instance(features: Sequence[tuple[str, Leaf]]) -> Any:
     return as_list | msgspec.defstruct("Instance", fields, rename=names, frozen=True, eq=False, gc=False)
 
 
-def _decoder(key: str, item: Any) -> msgspec.json.Decoder[Any]:
-    values = Annotated[list[item], msgspec.Meta(max_length=MAX_ROWS)]
-    body = msgspec.defstruct(
-        "Body", [("values", values | msgspec.UnsetType, msgspec.UNSET)], rename={"values": key}, gc=False
-    )
-    return msgspec.json.Decoder(body)
-
-
-def _values(decoder: msgspec.json.Decoder[Any] | None, data: bytes) -> list[Any] | None:
-    if decoder is None:
-        return None
-    try:
-        found = decoder.decode(data).values
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the long way says what it is
-        return None
-    return found if isinstance(found, list) else None
+def _rows_of(item: Any) -> Any:
+    return Annotated[list[item], msgspec.Meta(max_length=MAX_ROWS)]

@@ -49,6 +49,16 @@ REQUESTS = st.lists(st.one_of(ROWS, NAMED, VALUES), max_size=3).map(
     lambda rows: f'{{"instances": [{", ".join(rows)}]}}'
 )
 RESPONSES = st.lists(VALUES, max_size=3).map(lambda values: f'{{"predictions": [{", ".join(values)}], "more": 1}}')
+NUMBERS = st.sampled_from(["0", "1", "2", "3", "1.0", "null", "-1"])
+TENSORS = st.tuples(
+    st.sampled_from(["x", "colour", "city", "model", "label", "c", "score", "class", "other"]),
+    st.lists(NUMBERS, max_size=3),
+    st.lists(st.one_of(VALUES, ROWS), max_size=4),
+    st.booleans(),
+).map(lambda t: _tensor(*t))
+TENSOR_LISTS = st.lists(TENSORS, max_size=4).map(lambda tensors: f"[{', '.join(tensors)}]")
+REQUESTS |= TENSOR_LISTS.map(lambda tensors: f'{{"inputs": {tensors}}}')
+RESPONSES |= TENSOR_LISTS.map(lambda tensors: f'{{"outputs": {tensors}}}')
 BODIES = st.lists(
     st.tuples(
         st.sampled_from("abc"), st.one_of(REQUESTS.map(lambda b: (REQUEST, b)), RESPONSES.map(lambda b: (RESPONSE, b)))
@@ -56,6 +66,11 @@ BODIES = st.lists(
     min_size=1,
     max_size=8,
 )
+
+
+def _tensor(name: str, shape: list[str], data: list[str], fits: bool) -> str:
+    dimensions = [str(len(data)), *["1"][: len(shape) % 2]] if fits else shape
+    return f'{{"name": "{name}", "shape": [{", ".join(dimensions)}], "datatype": "FP64", "data": [{", ".join(data)}]}}'
 
 
 def frames(bodies: list[tuple[str, tuple[str, str]]]) -> Frames:
@@ -107,6 +122,31 @@ def test_a_body_says_the_same_on_both_ways(schema: Schema, bodies: list[tuple[st
     assert straight.events is not None
     written = replace(straight.events, messages=list(straight.events.messages))
     assert shown(JsonDecoder(schema).decode(written))[:12] == shown(straight)[:12]
+
+
+def v2(*tensors: tuple[str, list[int], list[Any]]) -> str:
+    key = "outputs" if tensors[0][0] in {"out", "score"} else "inputs"
+    return json.dumps({key: [{"name": n, "shape": s, "datatype": "FP64", "data": d} for n, s, d in tensors]})
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ('{"instances": [[1.5, "red", "Rom"], [2, 7, null]]}', '{"predictions": [0.5, null]}'),
+        (
+            v2(("city", [2, 1], ["Rom", None]), ("x", [2], [1.5, 2]), ("colour", [2], ["red", 7])),
+            v2(("out", [2, 1], [0.5, None])),
+        ),
+        (v2(("in", [2, 3], [1.5, "red", "Rom", 2, 7, None])), v2(("score", [2], [0.5, None]))),
+    ],
+)
+def test_tensors_that_lie_flat_are_plain_too(asked: str, answered: str) -> None:
+    found = decoded(SCHEMAS[0], [("a", (REQUEST, asked)), ("a", (RESPONSE, answered))])
+    assert found.events is not None
+    assert isinstance(found.events.messages, Events)
+    assert [type(item) for item in found.events.messages.items] == [Ready, Ready]
+    assert found.records.numeric.tolist()[0] == [1.5, 0.5]
+    assert found.records.categories == (["red", "7"], ["Rom", None])
 
 
 def test_a_plain_body_needs_no_event_in_between() -> None:
