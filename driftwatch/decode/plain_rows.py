@@ -112,7 +112,7 @@ class PlainBodies:
 
 
 class _Tensor(msgspec.Struct, gc=False):
-    shape: list[int]
+    shape: tuple[int, ...]
     data: list[Any]
     name: str = ""
 
@@ -122,7 +122,9 @@ class _Bodies:
 
     def __init__(self, v1: str, v2: str, columns: Sequence[tuple[str, Leaf]], item: Any) -> None:
         self._names = [name for name, _ in columns]
-        self._rows: Any = list.__class_getitem__(tuple.__class_getitem__(tuple(leaf.typed for _, leaf in columns)))
+        row = tuple.__class_getitem__(tuple(leaf.typed for _, leaf in columns))
+        # A struct around them: of any other type msgspec would work out anew, at each call, what it is.
+        self._rows: Any = msgspec.defstruct("Rows", [("f0", list.__class_getitem__(row))], array_like=True, gc=False)
         fields = [("values", _rows_of(item) | msgspec.UnsetType, msgspec.UNSET), ("tensors", list[_Tensor], ())]
         body = msgspec.defstruct("Body", fields, rename={"values": v1, "tensors": v2}, gc=False)
         self._decode = msgspec.json.Decoder(body).decode
@@ -134,7 +136,7 @@ class _Bodies:
             if isinstance(body.values, list):
                 return body.values
             rows = self._of_tensors(body.tensors)
-            return None if rows is None else msgspec.convert(rows, self._rows)
+            return None if rows is None else msgspec.convert((rows,), self._rows).f0
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the long way says what it is
             return None
 
@@ -142,20 +144,20 @@ class _Bodies:
         """Rows of one tensor that holds all columns, or of a tensor a column; None: they lie otherwise."""
         width = len(self._names)
         if len(tensors) == 1 and (width == 1 or tensors[0].name not in self._names):
-            (tensor,) = tensors
-            n, data = tensor.shape[0] if tensor.shape else MAX_ROWS + 1, tensor.data
-            flat = [n] if width == 1 else None
-            if n > MAX_ROWS or tensor.shape not in ([n, width], flat) or len(data) != n * width:
+            shape, data = tensors[0].shape, tensors[0].data
+            n = len(data) // width
+            if n > MAX_ROWS or len(data) != n * width or not (shape == (n, width) or (width == 1 and shape == (n,))):
                 return None
             return [data[i : i + width] for i in range(0, n * width, width)]
         by_name = {tensor.name: tensor for tensor in tensors}
         if not by_name.keys() >= set(self._names):
             return None
         found = [by_name[name] for name in self._names]
-        n = len(found[0].data)
-        if n > MAX_ROWS or any(len(t.data) != n or t.shape not in ([n], [n, 1]) for t in found):
+        columns = [tensor.data for tensor in found]
+        n = len(columns[0])
+        if n > MAX_ROWS or set(map(len, columns)) != {n} or not {tensor.shape for tensor in found} <= {(n,), (n, 1)}:
             return None
-        return list(zip(*(tensor.data for tensor in found), strict=True))
+        return list(zip(*columns, strict=True))
 
 
 def _instance(features: Sequence[tuple[str, Leaf]]) -> Any:
