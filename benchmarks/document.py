@@ -14,11 +14,15 @@ PACKAGES = ("numpy", "scipy", "msgspec", "pydantic")
 
 def write(name: str, title: str, command: str, body: Sequence[str]) -> None:
     """Writes docs/NAME.md: a title, how it is made again, where it was measured, then the body's paragraphs."""
-    made = (
+    (DOCS / f"{name}.md").write_text("\n\n".join([f"# {title}", made(command), *body]) + "\n", "utf-8")
+
+
+def made(command: str) -> str:
+    """How something is made again, and where and when it was measured."""
+    return (
         f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d} at commit {commit()}: {machine()}; "
         f"Python {platform.python_version()}, {', '.join(f'{p} {version(p)}' for p in PACKAGES)}."
     )
-    (DOCS / f"{name}.md").write_text("\n\n".join([f"# {title}", made, *body]) + "\n", "utf-8")
 
 
 README = DOCS.parent / "README.md"

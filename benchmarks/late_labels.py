@@ -201,8 +201,9 @@ def section(folder: Path, wheel: Path) -> list[str]:
     return [
         "## Through the sidecar's own commands, with late labels",
         "`driftwatch profile` on the reference, then `driftwatch replay PREDICTIONS LABELS`; a label comes half an "
-        f"hour (1,800 rows) after its prediction on average, `wait: 1d`, budget {BUDGET}. The labels' figures are of the "
-        "95 to 100 % of a window's rows whose label came in time; the estimate is that of the same decision. Whole windows only.",
+        f"hour (1,800 rows) after its prediction on average, `wait: 1d`, budget {BUDGET}. The labels' figures are of "
+        "the 95 to 100 % of a window's rows whose label came in time; the estimate is that of the same decision. Whole "
+        "windows only.",
         f"**Employment** in Massachusetts (NannyML's wheel), {len(of_jobs)} windows of {EMPLOYMENT.n_window:,} after "
         "2015. The labels' share moves from 50 to 53 % from window 15 on, for which an alarm of class `drift` is open; "
         "performance falls in windows 28 and 29 alone. Every window whose loss is in drift, and those two:",
