@@ -8,7 +8,7 @@ import numpy as np
 
 from detectors.basis import Basis
 from detectors.contrast import Contrast
-from detectors.grid import LOSS, Feature
+from detectors.grid import Feature
 from detectors.two_sample import cells, chi_square, ks, psi, smooth, special_cells, wasserstein
 
 WEIGHTS: Mapping[str, Mapping[str, float]] = {
@@ -37,7 +37,7 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {
 }
 """Share of a feature's significance that each of its statistics gets; the joint ones share one more feature's.
 
-The loss of each row is asked one question, whether it is larger or smaller than it was: its distribution takes another
+The loss of each row is asked one question, whether its mean is another than it was: its distribution takes another
 shape with every change of the predictions, also where the model answers as well as before. Its largest CDF gap is there
 for the floors alone; a single cell counts where the reference never showed but one loss.
 """
@@ -49,7 +49,7 @@ TWO_SIDED = frozenset({"location", "scale", "missing"})
 
 def role(feature: Feature) -> str:
     """The weights that a feature's statistics have: those of its kind, or of the loss."""
-    return "loss" if feature.delayed and feature.name == LOSS else feature.kind
+    return "loss" if feature.is_loss else feature.kind
 
 
 @dataclass(frozen=True, slots=True)

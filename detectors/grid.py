@@ -44,6 +44,11 @@ class Feature:
     delayed: bool = False
 
     @property
+    def is_loss(self) -> bool:
+        """Whether it holds how wrong each prediction was."""
+        return self.delayed and self.name == LOSS
+
+    @property
     def n_regular(self) -> int:
         """How many regular cells the feature has, at least one."""
         if self.edges is not None:
