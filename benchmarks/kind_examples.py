@@ -99,7 +99,9 @@ EXAMPLES = (
         "A campaign brings applications for larger sums: `amount` moves up by .8 of its standard deviation. Who "
         "defaults follows from the features as before.",
         "The first judgement finds it when the window closes, before any label. The labels of the same window then say "
-        "what it does to performance, and that today's features explain it: the open alarm is `updated`.",
+        "that performance stayed, as had been estimated: the open alarm is `updated` with it, none of class "
+        "`performance` opens, and the suggestion stays `watch`. Had the loss risen with the features, it would have "
+        "become `retrain`.",
         "amount",
         richer,
     ),
@@ -122,8 +124,10 @@ EXAMPLES = (
     Example(
         "data_quality",
         "A producer deploys a change and sends `amount` in thousandths.",
-        "The cells of `amount` emptied, and a power of ten puts them back: the pipeline is broken, not the world. "
-        "Retraining would make the fault part of the model. With it repaired, the alarms resolve by themselves.",
+        "Every value lies beyond the reference's range, where ten or more times its values would: the pipeline is "
+        "broken, not the world. Retraining would make the fault part of the model. The estimate of performance is far "
+        "off, since it trusts the scores: an alarm of class `data_quality` says not to. With the producer repaired, "
+        "the alarms resolve by themselves.",
         "amount",
         cents,
         log=True,

@@ -76,10 +76,12 @@ def performance(picture: Picture, axes: Axes) -> None:
 def evidence(picture: Picture, axes: Axes) -> None:
     """−log10 of each judgement's p-value, and where alarms opened and ended."""
     tops = []
-    for revision, colour, name in ((0, CLOSED, "when the window closes"), (1, LABELLED, "on its labels")):
+    for revision, colour, name, width in ((0, CLOSED, "when the window closes", 3), (1, LABELLED, "on its labels", 1)):
         found = judged(picture, revision)
         heights = [min(-np.log10(d["p_value"]), 30.0) for d in found]
-        axes.plot(range(1, len(found) + 1), heights, ".-", color=colour, linewidth=1, markersize=7, label=name)
+        axes.plot(
+            range(1, len(found) + 1), heights, ".-", color=colour, linewidth=width, markersize=6 + width, label=name
+        )
         tops += heights
         for i, decision in enumerate(found):
             for alarm in decision["alarms"]:
@@ -99,7 +101,9 @@ def mark(axes: Axes, alarm: Mapping[str, Any], at: int, colour: str) -> None:
         axes.annotate(
             f"{alarm['class']} {alarm['transition']}",
             (at + offset, 1),
+            xytext=(-2 if colour == CLOSED else 2, 0),
             xycoords=("data", "axes fraction"),
+            textcoords="offset points",
             rotation=90,
             ha="right" if colour == CLOSED else "left",
             va="top",
