@@ -78,15 +78,15 @@ SMALL = World(n_numeric=5, n_categorical=1, model="probability")
 NUMBER = replace(SMALL, model="numeric")
 LABELLED = (
     Setting("probability, 25 features", replace(BASE, model="probability"), most_references=8),
-    Setting("probability, plain", SMALL),
-    Setting("probability, AR(1) .9", replace(SMALL, kind="ar1")),
-    Setting("probability, season", replace(SMALL, kind="season"), bands=NEVER_ABOVE),
-    Setting("probability, windows of 200, reference 10,000", SMALL, 10_000, 200),
-    Setting("number, plain", NUMBER),
-    Setting("number, heavy tails, t(2)", replace(NUMBER, kind="heavy")),
-    Setting("number, skewed", replace(NUMBER, kind="lognormal")),
-    Setting("number, AR(1) .9", replace(NUMBER, kind="ar1")),
-    Setting("class, 2 % wrong", replace(SMALL, model="binary")),
+    Setting("probability, plain", SMALL, most_references=10),
+    Setting("probability, AR(1) .9", replace(SMALL, kind="ar1"), most_references=10),
+    Setting("probability, season", replace(SMALL, kind="season"), bands=NEVER_ABOVE, most_references=10),
+    Setting("probability, windows of 200, reference 10,000", SMALL, 10_000, 200, most_references=10),
+    Setting("number, plain", NUMBER, most_references=10),
+    Setting("number, heavy tails, t(2)", replace(NUMBER, kind="heavy"), most_references=10),
+    Setting("number, skewed", replace(NUMBER, kind="lognormal"), most_references=10),
+    Setting("number, AR(1) .9", replace(NUMBER, kind="ar1"), most_references=10),
+    Setting("class, 2 % wrong", replace(SMALL, model="binary"), most_references=10),
 )
 
 
