@@ -14,21 +14,45 @@ PACKAGES = ("numpy", "scipy", "msgspec", "pydantic")
 
 def write(name: str, title: str, command: str, body: Sequence[str]) -> None:
     """Writes docs/NAME.md: a title, how it is made again, where it was measured, then the body's paragraphs."""
-    made = (
+    (DOCS / f"{name}.md").write_text("\n\n".join([f"# {title}", made(command), *body]) + "\n", "utf-8")
+
+
+def made(command: str) -> str:
+    """How something is made again, and where and when it was measured."""
+    return (
         f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d} at commit {commit()}: {machine()}; "
         f"Python {platform.python_version()}, {', '.join(f'{p} {version(p)}' for p in PACKAGES)}."
     )
-    (DOCS / f"{name}.md").write_text("\n\n".join([f"# {title}", made, *body]) + "\n", "utf-8")
 
 
-def embed(mark: str, body: Sequence[str]) -> None:
-    """Writes paragraphs into README.md, between the comments `<!-- MARK -->` and `<!-- /MARK -->`."""
-    readme = DOCS.parent / "README.md"
-    before, begin, rest = readme.read_text("utf-8").partition(f"<!-- {mark} -->\n")
-    _, end, after = rest.partition(f"<!-- /{mark} -->")
+README = DOCS.parent / "README.md"
+
+
+def marked(mark: str, body: Sequence[str]) -> str:
+    """Paragraphs between the comments by which `embed` finds them again."""
+    return "\n".join([f"<!-- {mark} -->", "\n\n".join(body), f"<!-- /{mark} -->"])
+
+
+def embed(mark: str, body: Sequence[str], page: Path = README) -> None:
+    """Writes paragraphs into a page, between the comments `<!-- MARK -->` and `<!-- /MARK -->`."""
+    before, _, after = parted(mark, page)
+    page.write_text(before + marked(mark, body) + after, "utf-8")
+
+
+def parted(mark: str, page: Path) -> tuple[str, str, str]:
+    """What stands in a page before a mark, between its comments, and after."""
+    before, begin, rest = page.read_text("utf-8").partition(f"<!-- {mark} -->\n")
+    inside, end, after = rest.partition(f"<!-- /{mark} -->")
     if not (begin and end):
-        raise ValueError(f"README.md must hold the comments <!-- {mark} --> and <!-- /{mark} -->; got none or one.")
-    readme.write_text("".join([before, begin, "\n\n".join(body), "\n", end, after]), "utf-8")
+        raise ValueError(f"{page.name} must hold the comments <!-- {mark} --> and <!-- /{mark} -->; got none or one.")
+    return before, inside, after
+
+
+def embed_rows(mark: str, head: Sequence[str], rows: Sequence[Sequence[str]], order: Sequence[str], page: Path) -> None:
+    """Writes rows into a page's table, by their first cell: others of the table that are in `order` stay."""
+    held = [line.strip("| ").split(" | ") for line in parted(mark, page)[1].splitlines() if line.startswith("|")]
+    known = {row[0]: row for row in held if len(row) == len(head)} | {row[0]: row for row in rows}
+    embed(mark, [table(head, [known[name] for name in order if name in known])], page)
 
 
 def command() -> str:

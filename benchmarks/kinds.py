@@ -19,6 +19,7 @@ from benchmarks.kind_streams import FEATURES, KINDS, Model, Rows, Task, World, c
 from detectors.grid import FeatureKind
 from detectors.performance.kind import Learnt, kind_of, labels_of
 from detectors.performance.loss import loss
+from detectors.performance.outcome import Delayed
 from detectors.profile import Profile
 from detectors.reference import build
 from detectors.scoring import score
@@ -67,7 +68,8 @@ def place(task: Task, seed: int) -> Place:
     sent, _ = columns(rows)
     prediction = model.predict(sent, {})
     sent |= {"prediction": prediction, "label": label, "loss": loss(task, prediction, label)}
-    profile = build(sent, ALL_KINDS, sizes=(N_WINDOW,), mmd_rows=0)
+    late = Delayed(frozenset({"label", "loss"}))
+    profile = build(sent, ALL_KINDS, sizes=(N_WINDOW,), mmd_rows=0, delayed=late)
     edges = np.array([0.5]) if task == "probability" else np.quantile(label, [0.2, 0.4, 0.6, 0.8])
     names = ("0", "1") if task == "probability" else tuple(f"fifth {k + 1}" for k in range(5))
     learnt = Learnt(profile.basis, profile.counts, np.arange(len(FEATURES)), len(FEATURES))
@@ -118,14 +120,13 @@ def outcome(at: Place, truth: tuple[str, ...], rng: np.random.Generator) -> Outc
     normal = at.profile.normal_scores
     z = normal(codes[:, normal.features])
     products = (z[:, normal.pairs[0]] * z[:, normal.pairs[1]]).sum(axis=0)
-    scored = score(at.profile, Table(counts.astype(np.int64), np.concatenate([[len(codes)], products])))
-    terms, owner = np.array(scored.terms), at.profile.family.feature
+    table = Table(counts.astype(np.int64), np.concatenate([[len(codes)], products]))
     threshold = at.profile.calibration.threshold(RATE, N_WINDOW)
-    before_labels = terms[owner <= len(FEATURES)].max() > threshold
+    before_labels, on_labels = (max(score(at.profile, table, delayed=d).terms) > threshold for d in (False, True))
     assert at.learnt.labels is not None
     sums = at.learnt.labels.count(codes, at.groups(label), sent["loss"])
     closed = kind_of(at.learnt, counts).kind if before_labels else None
-    final = kind_of(at.learnt, counts, sums) if terms.max() > threshold else None
+    final = kind_of(at.learnt, counts, sums) if before_labels or on_labels else None
     return Outcome(truth, how, closed, final and final.kind, final.evidence if final else ())
 
 

@@ -1,9 +1,11 @@
 """False alarms against the budget while nothing changes, averaged over references.
 
-`python -m benchmarks.null_rates [--fast] [SETTING …]` writes docs/null_rates.md (not when settings are named).
+`python -m benchmarks.null_rates [--fast] [SETTING …]` writes docs/null_rates.md. Where settings are named, only those
+are measured, and of the page only their rows among the settings with labels are written anew.
 
 A false alarm is a window whose largest term is over the threshold, whatever its effect: effect floors, and windows in a
-row that make one alarm, only lower what a user sees. The reference is the past of the stream that is judged.
+row that make one alarm, only lower what a user sees. The reference is the past of the stream that is judged. With
+labels a window is judged twice, and may alarm twice.
 """
 
 import os
@@ -14,15 +16,14 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
 from benchmarks import document
-from benchmarks.streams import Stream, World, drawn_tables, terms, windows
+from benchmarks.streams import Stream, World, drawn_tables, profile_of, terms, windows
 from detectors.calibration import SAFETY
-from detectors.reference import build
 
 RATES = (1 / 100, 1 / 1000)
 BANDS = ((0.5, 1.2), (0.0, 1.5))  # of the mean rate ÷ budget, at RATES
@@ -73,43 +74,65 @@ SETTINGS = (
     Setting("windows of 100,000, reference 400,000", INDEPENDENT, 400_000, 100_000, drawn=True, most_references=8),
     Setting("windows of 100,000", INDEPENDENT, n_current=100_000, drawn=True),
 )
+SMALL = World(n_numeric=5, n_categorical=1, model="probability")
+NUMBER = replace(SMALL, model="numeric")
+LABELLED = (
+    Setting("probability, 25 features", replace(BASE, model="probability"), most_references=8),
+    Setting("probability, plain", SMALL, most_references=10),
+    Setting("probability, AR(1) .9", replace(SMALL, kind="ar1"), most_references=10),
+    Setting("probability, season", replace(SMALL, kind="season"), bands=NEVER_ABOVE, most_references=10),
+    Setting("probability, windows of 200, reference 10,000", SMALL, 10_000, 200, most_references=10),
+    Setting("number, plain", NUMBER, most_references=10),
+    Setting("number, heavy tails, t(2)", replace(NUMBER, kind="heavy"), most_references=10),
+    Setting("number, skewed", replace(NUMBER, kind="lognormal"), most_references=10),
+    Setting("number, AR(1) .9", replace(NUMBER, kind="ar1"), most_references=10),
+    Setting("class, 2 % wrong", replace(SMALL, model="binary"), most_references=10),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """False alarms of one reference at RATES, which detectors led those at the first, and each detector's weight."""
+    """False alarms of one reference at RATES, which detectors led those at the first, and each detector's weight.
+
+    `on_labels`: those at the first rate in the second judgement, and the share of the weight that it has.
+    """
 
     alarms: tuple[int, ...]
     n_windows: int
     leaders: Counter[str]
     weights: Counter[str]
+    on_labels: tuple[int, float] = (0, 0.0)
 
 
 def judge(setting: Setting, seed: int) -> Outcome:
     """One reference and its windows."""
     stream = Stream(setting.world, (seed, setting.n_reference))
-    columns = stream.take(setting.n_reference).columns()
-    profile = build(columns, setting.world.kinds, sizes=[setting.n_current])
-    del columns
+    profile = profile_of(stream, setting.world, setting.n_reference, [setting.n_current])
     if setting.drawn:
         rng = np.random.default_rng((seed, setting.n_current))
         portions = drawn_tables(profile, setting.world, setting.n_current, setting.n_windows, rng)
     else:
         portions = windows(profile, stream, setting.world, setting.n_current, setting.n_windows)
-    found = [terms(profile, portion) for portion in portions]
-    largest = np.concatenate([each.max(axis=1) for each in found])
-    leading = np.concatenate([each.argmax(axis=1) for each in found])
+    found = np.concatenate([terms(profile, portion) for portion in portions])
     thresholds = [profile.calibration.threshold(rate, setting.n_current) for rate in RATES]
-    detectors = profile.family.detector.tolist()
+    family = profile.family
+    names = [
+        f"{family.names[j]}'s {detector}" if is_delayed else str(detector)
+        for (j, detector), is_delayed in zip(family.terms, family.delayed.tolist(), strict=True)
+    ]
     weights: Counter[str] = Counter()
-    for detector, weight in zip(detectors, np.exp(profile.family.log_weight).tolist(), strict=True):
-        weights[detector] += weight / len(profile.family.starts)
-    return Outcome(
-        alarms=tuple(int((largest > threshold).sum()) for threshold in thresholds),
-        n_windows=len(largest),
-        leaders=Counter(detectors[i] for i in leading[largest > thresholds[0]]),
-        weights=weights,
-    )
+    for name, weight in zip(names, np.exp(family.log_weight).tolist(), strict=True):
+        weights[name] += weight / len(family.starts)
+    alarms, leaders = np.zeros(len(RATES), int), Counter[str]()
+    for judged in (~family.delayed, family.delayed):  # when the window closes, and on its labels
+        if judged.any():
+            largest = np.where(judged, found, -np.inf).max(axis=1)
+            leading = np.where(judged, found, -np.inf).argmax(axis=1)
+            alarms += [int((largest > threshold).sum()) for threshold in thresholds]
+            leaders += Counter(names[i] for i in leading[largest > thresholds[0]])
+    late = set(np.array(names)[family.delayed].tolist())
+    on_labels = sum(leaders[name] for name in late), sum(weights[name] for name in late)
+    return Outcome(tuple(alarms.tolist()), len(found), leaders, weights, on_labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +145,7 @@ class Row:
     error: tuple[float, ...]
     leaders: str
     outside: bool
+    on_labels: str  # false alarms in the second judgement, and how many are to be expected
 
 
 def summarised(setting: Setting, outcomes: Sequence[Outcome]) -> Row:
@@ -132,7 +156,9 @@ def summarised(setting: Setting, outcomes: Sequence[Outcome]) -> Row:
     expected = SAFETY * RATES[0] * sum(o.n_windows for o in outcomes)
     said = [f"{name} {n} ({outcomes[0].weights[name] * expected:.0f})" for name, n in leaders.most_common(4)]
     outside = any(not low <= value <= high for value, (low, high) in zip(mean, setting.bands, strict=True))
-    return Row(setting, len(outcomes), tuple(mean.tolist()), tuple(error.tolist()), ", ".join(said), outside)
+    late = sum(o.on_labels[0] for o in outcomes)
+    on_labels = f"{late} ({outcomes[0].on_labels[1] * expected:.0f})"
+    return Row(setting, len(outcomes), tuple(mean.tolist()), tuple(error.tolist()), ", ".join(said), outside, on_labels)
 
 
 def measure(settings: Sequence[Setting], n_references: int) -> list[Row]:
@@ -159,9 +185,33 @@ def cells(row: Row) -> list[str]:
     return [setting.name, size, *shown, "**outside**" if row.outside else "yes", row.leaders]
 
 
+HEAD = ("setting", "references × windows", "at 1/100", "at 1/1,000", "within")
+
+
+def with_labels(rows: Sequence[Row]) -> list[list[str]]:
+    """The rows of the settings with labels, each with the commit at which it was measured."""
+    return [[*cells(row)[:-1], row.on_labels, document.commit()] for row in rows]
+
+
+def labels_section() -> list[str]:
+    """What stands around the table of the settings with labels."""
+    return [
+        "## With labels",
+        "A model is watched as well, so that its prediction, the label and the loss of each row are columns of the "
+        "family, and every window is judged twice under the one budget; a false alarm of either judgement counts. "
+        "5 numeric features and a categorical one, so that label and loss have much of the budget (the first row has "
+        "the base's 25). The model predicts from the features a probability, a number, or a class that is wrong in 2 % "
+        "of the rows; a number's noise is distributed as the features are (heavy, skewed, autocorrelated), and a "
+        "probability's too where they are autocorrelated. 95 % of the labels have come, which ones is chance. In "
+        "brackets: how many alarms of the second judgement its share of the family's weight lets expect.",
+        "Estimates of performance are not judged, and so cost nothing of the budget.",
+        document.marked("with-labels", []),
+    ]
+
+
 def body(rows: Sequence[Row]) -> list[str]:
     """The document's paragraphs."""
-    head = ["setting", "references × windows", "at 1/100", "at 1/1,000", "within", "leaders of the alarms at 1/100"]
+    head = [*HEAD, "leaders of the alarms at 1/100"]
     return [
         "False alarms ÷ budget while nothing changes: the mean over references ± its standard error. Each setting "
         "differs from the base in one thing: 20 numeric "
@@ -196,12 +246,19 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help=f"{FAST_REFERENCES} references instead of {REFERENCES}")
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="only settings whose name contains one of these")
     options = parser.parse_args()
-    named = [s for s in SETTINGS if any(part in s.name for part in options.settings)]
+    named = [s for s in (*SETTINGS, *LABELLED) if any(part in s.name for part in options.settings)]
     n_references = FAST_REFERENCES if options.fast else REFERENCES
-    rows = measure(named or SETTINGS, n_references)
+    rows = measure(named or (*SETTINGS, *LABELLED), n_references)
+    labelled = [row for row in rows if row.setting in LABELLED]
     if not named:
-        document.write("null_rates", "False alarms against the budget", document.command(), body(rows))
-        document.embed("null-rates", front(rows))
+        plain = [row for row in rows if row.setting in SETTINGS]
+        text = [*body(plain), *labels_section()]
+        document.write("null_rates", "False alarms against the budget", document.command(), text)
+        document.embed("null-rates", front(plain))
+    if labelled:
+        head = [*HEAD, "on labels at 1/100", "commit"]
+        order = [setting.name for setting in LABELLED]
+        document.embed_rows("with-labels", head, with_labels(labelled), order, document.DOCS / "null_rates.md")
 
 
 if __name__ == "__main__":

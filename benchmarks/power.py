@@ -1,6 +1,6 @@
 """How often small real changes are found, beside the bars that were set and what an optimal test could do.
 
-`python -m benchmarks.power [--fast]` writes docs/power.md.
+`python -m benchmarks.power [--fast]` writes docs/power.md; with `--labels` only its section on labels.
 
 A change counts as found where a term of the changed feature itself is over the threshold (and, in the second table,
 over an effect floor): what other features do by chance does not count.
@@ -12,7 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: two processes share tw
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,58 +23,39 @@ from scipy.stats import binom
 from scipy.stats import f as f_distribution
 from tqdm import tqdm
 
-from benchmarks import document
-from benchmarks.streams import Encoder, Rows, Stream, World, tables
+from benchmarks import answers, document
+from benchmarks.changes import (
+    CATEGORIES,
+    Applied,
+    biased,
+    flipped,
+    lost,
+    mixed_up,
+    renamed,
+    shifted,
+    spread,
+    tied,
+    wronger,
+)
+from benchmarks.streams import Encoder, Stream, World, profile_of, tables
 from detectors.calibration import SAFETY
 from detectors.family import JOINT
+from detectors.performance.outcome import LOSS
 from detectors.profile import Profile
-from detectors.reference import build
 from detectors.scoring import score
 from detectors.summary import Table
 from driftwatch.config import EFFECTS
 
-REFERENCES, FAST_REFERENCES = 10, 2
+REFERENCES, FAST_REFERENCES, LABELLED_REFERENCES = 10, 2, 6
 WORKERS = 2
 FAMILY_WISE = 0.05
 ASKED = FAMILY_WISE / SAFETY  # thresholds aim at SAFETY of what they are asked for: then at FAMILY_WISE
+WITH_LABELS = "with-labels"  # marks the section on labels
 ANY = ""  # feature: a change must be found by the terms of any feature
 BUDGET = 1 / 2592  # one alarm in 30 days of windows that take 1,000 s
 NO_FLOORS: Mapping[str, float] = {}
 FLOORS: Mapping[str, float] = {str(name): floor for name, floor in EFFECTS.items()}
 
-Applied = Callable[[Rows, np.random.Generator], None]
-
-
-def shifted(rows: Rows, rng: np.random.Generator, *, by: float) -> None:
-    """The first numeric feature moves."""
-    rows.numeric[:, 0] += by
-
-
-def spread(rows: Rows, rng: np.random.Generator, *, by: float) -> None:
-    """Its standard deviation grows."""
-    rows.numeric[:, 0] *= by
-
-
-def lost(rows: Rows, rng: np.random.Generator, *, share: float) -> None:
-    """This share of its values is missing."""
-    rows.numeric[rng.random(len(rows.numeric)) < share, 0] = np.nan
-
-
-def renamed(rows: Rows, rng: np.random.Generator, *, share: float) -> None:
-    """This share of the rows of the first categorical feature has a category that the reference never showed."""
-    rows.ranks[rng.random(len(rows.ranks)) < share, 0] = CATEGORIES
-
-
-def tied(rows: Rows, rng: np.random.Generator, *, share: float) -> None:
-    """In this share of the rows every feature is as far from its centre as the first; its side stays its own.
-
-    For independent symmetric features margins and pairs' correlations stay.
-    """
-    chosen = rng.random(len(rows.numeric)) < share
-    rows.numeric[chosen] = np.copysign(rows.numeric[chosen, :1], rows.numeric[chosen])
-
-
-CATEGORIES = 12
 MIXED = World(categories=(CATEGORIES,))
 DEPENDENT = World("ar1", categories=(CATEGORIES,))
 INDEPENDENT = replace(MIXED, correlation=0.0)
@@ -125,9 +106,15 @@ def of_mean(by: float, n: int, m: int, *, rate: float = FAMILY_WISE, within: int
     return float(1 - missed**within)
 
 
-def of_variance(ratio: float, n: int, m: int) -> float:
-    """Power of the F-test of two variances at the level of one of 25 columns."""
-    return float(f_distribution.sf(f_distribution.isf(FAMILY_WISE / 25 / 2, n - 1, m - 1) / ratio, n - 1, m - 1))
+def of_variance(ratio: float, n: int, m: int, *, level: float = FAMILY_WISE / 25, within: int = 1) -> float:
+    """Power of the F-test of two variances at a level, in one of some windows."""
+    found = float(f_distribution.sf(f_distribution.isf(level / 2, n - 1, m - 1) / ratio, n - 1, m - 1))
+    return 1 - (1 - found) ** within
+
+
+def of_share(before: float, now: float, n: int, *, level: float, within: int = 1) -> float:
+    """Power of the binomial test of a share that is known, in one of some windows."""
+    return float(1 - binom.cdf(binom.isf(level / 2, n, before), n, now) ** within)
 
 
 M = 10_000
@@ -160,6 +147,77 @@ JOINT_CHANGES = tuple(
     Change(f"{share:.0%} of the rows", partial(tied, share=share), 10_000, None, feature=JOINT)
     for share in (1.0, 0.75, 0.6)
 )
+N_LABELLED = round(answers.LABELLED * 1000)
+LEVEL = BUDGET / 28  # of one of 25 features, the prediction, the label, the loss
+ERRORS = answers.WRONG + 0.03 * (1 - 2 * answers.WRONG)
+NUMBER_CHANGES = (
+    Change(
+        "number: noise × 1.15",
+        partial(wronger, by=1.15),
+        1000,
+        None,
+        of_variance(1.15**2, N_LABELLED, 40_000, level=LEVEL, within=2),
+        LOSS,
+    ),
+    Change(
+        "number: noise × 1.25",
+        partial(wronger, by=1.25),
+        1000,
+        None,
+        of_variance(1.25**2, N_LABELLED, 40_000, level=LEVEL, within=2),
+        LOSS,
+    ),
+    Change("number: bias of half the noise", partial(biased, by=0.5), 1000, None, None, LOSS),
+)
+CLASS_CHANGES = (
+    Change(
+        f"class: wrong 2 → {ERRORS:.1%}",
+        partial(flipped, share=0.03),
+        1000,
+        None,
+        of_share(answers.WRONG, ERRORS, N_LABELLED, level=LEVEL, within=2),
+        LOSS,
+    ),
+)
+PROBABILITY_CHANGES = tuple(
+    Change(f"probability: {share:.0%} of the labels mixed up", partial(mixed_up, share=share), 1000, None, None, LOSS)
+    for share in (0.1, 0.2)
+)
+LABELLED_PLANS = (
+    Plan(
+        "labels: probability",
+        replace(MIXED, model="probability"),
+        40_000,
+        (*BUDGETED[:5], *PROBABILITY_CHANGES),
+        BUDGET,
+        FLOORS,
+        100,
+        within=2,
+        most_references=LABELLED_REFERENCES,
+    ),
+    Plan(
+        "labels: number",
+        replace(MIXED, model="numeric"),
+        40_000,
+        NUMBER_CHANGES,
+        BUDGET,
+        FLOORS,
+        100,
+        within=2,
+        most_references=LABELLED_REFERENCES,
+    ),
+    Plan(
+        "labels: class",
+        replace(MIXED, model="binary"),
+        40_000,
+        CLASS_CHANGES,
+        BUDGET,
+        FLOORS,
+        100,
+        within=2,
+        most_references=LABELLED_REFERENCES,
+    ),
+)
 PLANS = (
     Plan("family-wise 5 %", MIXED, M, FAMILY, ASKED, NO_FLOORS, 400),
     Plan("family-wise 5 %, some missing", MIXED, M, SOME_MISSING, ASKED, NO_FLOORS, 400),
@@ -180,7 +238,7 @@ def judge(plan: Plan, seed: int) -> Counter[str]:
     stream, rng = Stream(plan.world, (seed, plan.n_reference)), np.random.default_rng(seed)
     reference = stream.take(plan.n_reference)
     lost(reference, rng, share=plan.changes[0].lacking)
-    profile = build(reference.columns(), plan.world.kinds, sizes=plan.sizes, mmd_rows=plan.mmd_rows)
+    profile = profile_of(stream, plan.world, plan.n_reference, plan.sizes, mmd_rows=plan.mmd_rows, rows=reference)
     found: Counter[str] = Counter()
     for i, change in enumerate(plan.changes):
         source = stream if change.world is None else Stream(change.world, (seed, i))
@@ -191,6 +249,8 @@ def judge(plan: Plan, seed: int) -> Counter[str]:
             lost(rows, rng, share=change.lacking)
             if change.applied is not None:
                 change.applied(rows, rng)
+            if rows.answers is not None:
+                answers.forget(rows.answers, rng)
             codes = encode(rows).reshape(plan.within, change.n_current, -1)
             found[change.name] += any(
                 drifts(profile, table, change.feature, threshold, plan.floors) for table in tables(profile, codes, rng)
@@ -199,17 +259,20 @@ def judge(plan: Plan, seed: int) -> Counter[str]:
 
 
 def drifts(profile: Profile, table: Table, feature: str, threshold: float, floors: Mapping[str, float]) -> bool:
-    """Whether a feature's own terms (ANY: some feature's) put a window over the threshold and over a floor."""
-    scored = score(profile, table)
+    """Whether a feature's own terms (ANY: some feature's) put a window over the threshold and over a floor.
+
+    What comes with the labels is judged on them.
+    """
+    scored = score(profile, table, delayed=feature == LOSS)
     own = [(s, term) for s, term in zip(scored.scores, scored.terms, strict=True) if feature in (ANY, s.feature)]
     if max(term for _, term in own) <= threshold:
         return False
     return not floors or any((s.effect or 0.0) >= floors.get(s.detector, np.inf) for s, _ in own)
 
 
-def measure(n_references: int) -> dict[tuple[str, str], float]:
+def measure(plans: Sequence[Plan], n_references: int) -> dict[tuple[str, str], float]:
     """The share of runs in which each (plan, change) was found; references are spread over two processes."""
-    tasks = [(plan, seed) for plan in PLANS for seed in range(min(n_references, plan.most_references))]
+    tasks = [(plan, seed) for plan in plans for seed in range(min(n_references, plan.most_references))]
     found: Counter[tuple[str, str]] = Counter()
     runs: Counter[str] = Counter()
     with ProcessPoolExecutor(WORKERS) as pool, tqdm(total=len(tasks), unit="reference") as bar:
@@ -220,7 +283,7 @@ def measure(n_references: int) -> dict[tuple[str, str], float]:
             for name, n in done.result().items():
                 found[plan.name, name] += n
             bar.update()
-    return {(plan.name, c.name): found[plan.name, c.name] / runs[plan.name] for plan in PLANS for c in plan.changes}
+    return {(plan.name, c.name): found[plan.name, c.name] / runs[plan.name] for plan in plans for c in plan.changes}
 
 
 def body(shares: Mapping[tuple[str, str], float], n_references: int) -> list[str]:
@@ -260,6 +323,25 @@ def body(shares: Mapping[tuple[str, str], float], n_references: int) -> list[str
     ]
 
 
+def labels_section(shares: Mapping[tuple[str, str], float], n_references: int) -> list[str]:
+    """The paragraphs on a model that is watched with its labels."""
+    rows = [
+        [c.name, percent(c.bar), percent(shares[plan.name, c.name]), percent(c.optimum)]
+        for plan in LABELLED_PLANS
+        for c in plan.changes
+    ]
+    return [
+        document.made(document.command()),
+        "The same 25 features and budget, with a model's prediction, its label and the loss of each row in the family, "
+        f"95 % of the labels there; windows of 1,000, within two windows, {min(n_references, LABELLED_REFERENCES)} "
+        "references. The first five changes are of a feature, the others of how the label follows from the features: "
+        "found by the loss.",
+        document.table(["change", "bar", "measured", "optimal test"], rows),
+        "Optimal test: the z-test of one feature as above; the F-test of the noise and the binomial test of the share "
+        "that is wrong, at the level of the budget ÷ 28. Half a noise of bias raises the mean loss by 12 %.",
+    ]
+
+
 def percent(share: float | None) -> str:
     """A share as text."""
     return "–" if share is None else f"{100 * share:.1f} %"
@@ -269,10 +351,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints, writes the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fast", action="store_true", help=f"{FAST_REFERENCES} references instead of {REFERENCES}")
-    n_references = FAST_REFERENCES if parser.parse_args(arguments).fast else REFERENCES
-    text = body(measure(n_references), n_references)
+    parser.add_argument("--labels", action="store_true", help="only the section on labels")
+    given = parser.parse_args(arguments)
+    n_references = FAST_REFERENCES if given.fast else REFERENCES
+    if not given.labels:
+        text = [*body(measure(PLANS, n_references), n_references), "## With labels", document.marked(WITH_LABELS, [])]
+        print("\n\n".join(text))
+        document.write("power", "Power: how often small changes are found", document.command(), text)
+    text = labels_section(measure(LABELLED_PLANS, n_references), n_references)
     print("\n\n".join(text))
-    document.write("power", "Power: how often small changes are found", document.command(), text)
+    document.embed(WITH_LABELS, text, document.DOCS / "power.md")
 
 
 if __name__ == "__main__":

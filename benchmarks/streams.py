@@ -1,6 +1,6 @@
 """Streams whose distribution is known, and tables of their windows in bulk: rows of numbers, no events."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,11 +8,16 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.special import ndtr
 
+from benchmarks import answers
+from benchmarks.answers import Answers
 from detectors.contrast import Contrast
 from detectors.family import JOINT, JointDifference
 from detectors.grid import FeatureKind, Grid
 from detectors.lookup import CellLookup
+from detectors.performance.outcome import Delayed
+from detectors.performance.tally import PredictionKind
 from detectors.profile import Profile
+from detectors.reference import build
 from detectors.summary import Sample, Table
 
 Kind = Literal["normal", "lognormal", "heavy", "ties", "ar1", "season"]
@@ -30,6 +35,8 @@ class World:
 
     `categories`: how many the categorical features have, one after the other; they follow Zipf's law. `dependent`:
     under "ar1" the categories are autocorrelated as well. `correlation` is that of every pair of numeric features.
+    `model`: what it predicts from the first features; then labels come, with noise that is distributed as the features
+    are, autocorrelated where they are.
     """
 
     kind: Kind = "normal"
@@ -38,12 +45,14 @@ class World:
     categories: tuple[int, ...] = (2, 5, 12, 20, 50)
     dependent: bool = False
     correlation: float = CORRELATION
+    model: PredictionKind | None = None
 
     @property
     def kinds(self) -> dict[str, FeatureKind]:
-        """The features, numeric ones first."""
+        """The features, numeric ones first, and what comes with a model."""
         numeric: dict[str, FeatureKind] = {f"x{i}": "numeric" for i in range(self.n_numeric)}
-        return {**numeric, **{f"c{i}": "categorical" for i in range(self.n_categorical)}}
+        found: dict[str, FeatureKind] = {**numeric, **{f"c{i}": "categorical" for i in range(self.n_categorical)}}
+        return found if self.model is None else {**found, **answers.kinds(self.model)}
 
     def n_categories(self, i: int) -> int:
         """Categories of categorical feature i."""
@@ -61,11 +70,13 @@ class Rows:
 
     numeric: np.ndarray
     ranks: np.ndarray
+    answers: Answers | None = None
 
     def columns(self) -> dict[str, Any]:
-        """As a profile is built from."""
+        """As a profile is built from; the loss is not among them."""
         found: dict[str, Any] = {f"x{i}": column for i, column in enumerate(self.numeric.T)}
-        return {**found, **{f"c{i}": [f"v{r}" for r in column.tolist()] for i, column in enumerate(self.ranks.T)}}
+        found |= {f"c{i}": [f"v{r}" for r in column.tolist()] for i, column in enumerate(self.ranks.T)}
+        return found if self.answers is None else {**found, **self.answers.columns()}
 
 
 class Stream:
@@ -75,20 +86,23 @@ class Stream:
         self._world = world
         self._rng = np.random.default_rng(seed)
         self._position = 0
-        shape = (world.n_numeric + 1 + world.n_categorical,)
-        self._memory = PHI * self._rng.normal(size=(1, *shape))
+        self._n_latent = world.n_numeric + 1 + world.n_categorical + (world.model is not None)
+        self._memory = PHI * self._rng.normal(size=(1, self._n_latent))
 
     def take(self, n_rows: int) -> Rows:
         """The next rows."""
         world, rng = self._world, self._rng
-        latent = rng.normal(size=(n_rows, world.n_numeric + 1 + world.n_categorical))
+        latent = rng.normal(size=(n_rows, self._n_latent))
         if world.kind == "ar1":
             scaled = np.sqrt(1 - PHI**2) * latent
             smooth, self._memory = lfilter([1.0], [1.0, -PHI], scaled, axis=0, zi=self._memory)
             latent[:, : world.n_numeric + 1] = smooth[:, : world.n_numeric + 1]
+            if world.model is not None:
+                latent[:, -1] = smooth[:, -1]
             if world.dependent:
                 latent = smooth
-        own, common, chosen = np.split(latent, [world.n_numeric, world.n_numeric + 1], axis=1)
+        ends = np.cumsum([world.n_numeric, 1, world.n_categorical])
+        own, common, chosen, noise = np.split(latent, ends, axis=1)
         z = np.sqrt(1 - world.correlation) * own + np.sqrt(world.correlation) * common
         if world.kind == "season":
             place = self._position + np.arange(n_rows)
@@ -97,7 +111,16 @@ class Stream:
         ranks = np.empty((n_rows, world.n_categorical), np.intp)
         for i, column in enumerate(ndtr(chosen).T):
             ranks[:, i] = np.searchsorted(np.cumsum(world.shares(i))[:-1], column, "right")
-        return Rows(self._shaped(z), ranks)
+        made = None if world.model is None else answers.answered(world.model, z, self._noise(noise[:, 0]))
+        return Rows(self._shaped(z), ranks, made)
+
+    def _noise(self, normal: np.ndarray) -> np.ndarray:
+        """The noise of a number, of the shape that the features have; of a class it stays normal."""
+        if self._world.model == "numeric" and self._world.kind == "lognormal":
+            return np.asarray((np.exp(normal) - np.exp(0.5)) / np.sqrt(np.expm1(1) * np.e))
+        if self._world.model == "numeric" and self._world.kind == "heavy":
+            return np.asarray(normal / np.sqrt(self._rng.exponential(size=normal.shape)))
+        return normal
 
     def _shaped(self, z: np.ndarray) -> np.ndarray:
         if self._world.kind == "lognormal":
@@ -116,21 +139,39 @@ def cells_of_ranks(grid: Grid, world: World) -> list[np.ndarray]:
     """The flat cell of every rank of each categorical feature; the rank after the last is a category that is new."""
     n = max((world.n_categories(i) for i in range(world.n_categorical)), default=0) + 1
     one_of_each = Rows(np.full((n, world.n_numeric), np.nan), np.tile(np.arange(n)[:, None], world.n_categorical))
-    codes = grid.encode(one_of_each.columns(), {})[:, world.n_numeric :]
-    return [cells[: world.n_categories(i) + 1] for i, cells in enumerate(codes.T)]
+    values = one_of_each.columns()
+    codes = [grid.encode_feature(grid.names.index(f"c{i}"), values[f"c{i}"]) for i in range(world.n_categorical)]
+    return [cells[: world.n_categories(i) + 1] for i, cells in enumerate(codes)]
 
 
 class Encoder:
     """Finds the cells of a world's rows on a grid."""
 
     def __init__(self, grid: Grid, world: World) -> None:
+        self._grid = grid
         self._numeric = CellLookup(grid)
+        self._has_score = len(self._numeric.features) > world.n_numeric
         self._cells = cells_of_ranks(grid, world)
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        """Flat cells, int64 (rows, features)."""
+        """Flat cells, int64 (rows, features); one beyond all where a label has not come."""
         ranks = [cells[column] for cells, column in zip(self._cells, rows.ranks.T, strict=True)]
-        return np.column_stack([self._numeric(rows.numeric, *NO_MARKS), *ranks])
+        numeric, said = rows.numeric, rows.answers
+        if said is not None and self._has_score:
+            numeric = np.column_stack([numeric, said.prediction])
+        found = self._numeric(numeric, *NO_MARKS)[:, : rows.numeric.shape[1]]
+        known = {} if said is None else said.codes(self._grid)
+        return np.column_stack([found, *ranks, *(known[j] for j in sorted(known))])
+
+
+def profile_of(
+    stream: Stream, world: World, n_rows: int, sizes: Sequence[int], *, mmd_rows: int = 1000, rows: Rows | None = None
+) -> Profile:
+    """The profile of the stream's next rows, or of the given ones, as the service would build it."""
+    columns, delayed = (stream.take(n_rows) if rows is None else rows).columns(), Delayed()
+    if world.model is not None:
+        columns, delayed = answers.with_loss(columns, world.model)
+    return build(columns, world.kinds, sizes=sizes, mmd_rows=mmd_rows, delayed=delayed)
 
 
 def windows(profile: Profile, stream: Stream, world: World, n_rows: int, n_windows: int) -> Iterator[list[Table]]:
@@ -139,7 +180,10 @@ def windows(profile: Profile, stream: Stream, world: World, n_rows: int, n_windo
     step = max(1, BULK_ROWS // n_rows)
     for first in range(0, n_windows, step):
         count = min(step, n_windows - first)
-        codes = encode(stream.take(count * n_rows)).reshape(count, n_rows, -1)
+        rows = stream.take(count * n_rows)
+        if rows.answers is not None:
+            answers.forget(rows.answers, rng)
+        codes = encode(rows).reshape(count, n_rows, -1)
         yield tables(profile, codes, rng)
 
 
@@ -147,8 +191,8 @@ def tables(profile: Profile, codes: np.ndarray, rng: np.random.Generator) -> lis
     """Tables of windows given their cells (windows, rows, features); ids are drawn at random."""
     n_windows, n_rows, _ = codes.shape
     n_cells = profile.grid.n_cells
-    flat = codes + np.arange(n_windows)[:, None, None] * n_cells
-    counts = np.bincount(flat.ravel(), minlength=n_windows * n_cells).reshape(n_windows, n_cells)
+    flat = codes + np.arange(n_windows)[:, None, None] * (n_cells + 1)
+    counts = np.bincount(flat.ravel(), minlength=n_windows * (n_cells + 1)).reshape(n_windows, n_cells + 1)[:, :-1]
     z = profile.normal_scores(codes[:, :, profile.normal_scores.features])
     first, second = profile.normal_scores.pairs
     products = (z.transpose(0, 2, 1) @ z)[:, first, second]
@@ -209,7 +253,8 @@ def drawn_tables(
 def terms(profile: Profile, portion: list[Table]) -> np.ndarray:
     """−log p + log weight of every term of windows with equally many rows, (windows, terms), as `scoring.score` has it.
 
-    Only for windows in which every feature was observed: nothing is left out here.
+    Only for windows in which every feature was observed: nothing is left out here. What comes with the labels is judged
+    apart, but by the same p-values.
     """
     family, n_pairs, n = profile.family, profile.n_pairs, float(portion[0].sums[0])
     current = np.stack([table.counts for table in portion]).astype(np.float64)

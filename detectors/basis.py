@@ -20,7 +20,8 @@ WINSOR = (0.005, 0.995)  # quantiles between which values enter a Wasserstein di
 class Basis:
     """Vectors over regular cells, and groups of cells, of one grid.
 
-    `normal`: the reference's normal score z of the cell (Φ⁻¹ of its mid-rank), centred and scaled on the reference.
+    `normal`: the reference's normal score z of the cell (Φ⁻¹ of its mid-rank), centred and scaled on the reference; of
+    the loss the winsorised mean of the cell instead, since performance is a mean.
     `spread`: z² − 1 − E[z³]·z, centred and scaled to sd 1; its sd before that is `spread_sd` (features,). `gap`:
     distance from the cell's mean to the next one's, in winsorised reference sd. `groups`: first cell of each group;
     `group_starts`: first group of each feature. `cell_rms`: how much wider than a standard normal a cell's deviance
@@ -59,6 +60,8 @@ def basis(
         if feature.edges is not None:
             normal[here], spread[here], spread_sd[j] = scores_of_cells(shares, counts[cells].sum())
             gap[here] = gaps(feature.edges, columns[feature.name], codes[:, j] - cells.start, len(shares))
+            if feature.is_loss:
+                normal[here], spread[here], spread_sd[j] = scores_of_means(shares, gap[here]), 0.0, 1.0
             least = max(least, MIN_SHARE)
         elif feature.kind == "categorical" and not feature.buckets:
             singletons[j] = (counts[cells] == 1).sum() + counts[3 * j + UNSEEN]
@@ -83,6 +86,14 @@ def scores_of_cells(shares: np.ndarray, n: float) -> tuple[np.ndarray, np.ndarra
     if spread_sd <= 1e-3:  # two values: the spread follows from the location
         return z, np.zeros_like(z), 1.0
     return z, s / spread_sd, spread_sd
+
+
+def scores_of_means(shares: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """The mean of each cell, from the distances between them, centred and scaled on the reference."""
+    z = np.concatenate([[0.0], np.cumsum(gap[:-1])])
+    z = z - shares @ z
+    sd = np.sqrt(shares @ z**2)
+    return np.asarray(z / sd if sd > 1e-6 else np.zeros_like(z))
 
 
 def gaps(edges: np.ndarray, values: np.ndarray, cells: np.ndarray, n_cells: int) -> np.ndarray:

@@ -31,14 +31,25 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {
         "invalid": 0.03,
         "unseen": 0.40,
     },
+    "loss": {"location": 1.0, "ks": 0.0, "largest_cell": 0.1},
     "embedding": {"mmd": 0.80, "missing": 0.12, "invalid": 0.08},
     "*": {"correlation": 0.5, "mmd": 0.5},
 }
-"""Share of a feature's significance that each of its statistics gets; the joint ones share one more feature's."""
+"""Share of a feature's significance that each of its statistics gets; the joint ones share one more feature's.
+
+The loss of each row is asked one question, whether its mean is another than it was: its distribution takes another
+shape with every change of the predictions, also where the model answers as well as before. Its largest CDF gap is there
+for the floors alone; a single cell counts where the reference never showed but one loss.
+"""
 
 JOINT = "*"
 NOWHERE = np.empty(0, np.intp)
 TWO_SIDED = frozenset({"location", "scale", "missing"})
+
+
+def role(feature: Feature) -> str:
+    """The weights that a feature's statistics have: those of its kind, or of the loss."""
+    return "loss" if feature.is_loss else feature.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +80,23 @@ class Family:
     def terms(self) -> tuple[tuple[int, str], ...]:
         """(feature index, detector) of every term; the index of `*` is the number of features."""
         grid = self.basis.grid
-        terms = [(j, name) for j, f in enumerate(grid.features) for name in WEIGHTS[f.kind] if self._has(f, name)]
+        terms = [(j, name) for j, f in enumerate(grid.features) for name in WEIGHTS[role(f)] if self._has(f, name)]
         return (*terms, *((len(grid.features), name) for name in WEIGHTS[JOINT] if self._has(None, name)))
 
     def _has(self, feature: Feature | None, detector: str) -> bool:
         """Whether a feature (None: the joint one) has the detector. A missing label is none, and not counted."""
         if detector == "mmd":
             return (JOINT if feature is None else feature.name) in self.samples
+        if feature is not None and role(feature) == "loss":
+            return detector != "largest_cell" or self._is_constant(feature.name)
         if feature is not None and feature.delayed:
             return detector not in {"missing", "invalid"}
         return detector != "correlation" or self.n_pairs > 0
+
+    def _is_constant(self, name: str) -> bool:
+        """Whether the reference never showed but one value: then only a new one can tell that it moved."""
+        grid = self.basis.grid
+        return not self.basis.normal[grid.owner == grid.names.index(name)].any()
 
     @cached_property
     def delayed(self) -> np.ndarray:
@@ -108,10 +126,11 @@ class Family:
     @cached_property
     def log_weight(self) -> np.ndarray:
         """Log of every term's weight within its feature."""
-        kinds = [*(f.kind for f in self.basis.grid.features), JOINT]
-        weights = np.array([WEIGHTS[kinds[j]][name] for j, name in self.terms])
-        whole = np.bincount(self.feature, weights, minlength=len(kinds))
-        return np.asarray(np.log(weights / whole[self.feature]))
+        roles = [*(role(f) for f in self.basis.grid.features), JOINT]
+        weights = np.array([WEIGHTS[roles[j]][name] for j, name in self.terms])
+        whole = np.bincount(self.feature, weights, minlength=len(roles))
+        with np.errstate(divide="ignore"):  # a weight of 0 has no part in the alarm
+            return np.asarray(np.log(weights / whole[self.feature]))
 
     @cached_property
     def two_sided(self) -> np.ndarray:

@@ -20,6 +20,8 @@ TAILS = (0.0005, 0.002, 0.006)  # further cells at both ends, where the referenc
 MAX_CATEGORIES = 1000
 BUCKETS = 256  # of the rare categories, where there are more
 
+LOSS = "loss"  # the delayed feature that holds how wrong each prediction was
+
 FeatureKind = Literal["numeric", "categorical", "embedding"]
 
 
@@ -40,6 +42,11 @@ class Feature:
     buckets: int = 0
     length: int = 0
     delayed: bool = False
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it holds how wrong each prediction was."""
+        return self.delayed and self.name == LOSS
 
     @property
     def n_regular(self) -> int:

@@ -1,14 +1,15 @@
 """Alarms of one model: how they open, go on and end as windows are judged one after the other.
 
 The two judgements of a window are followed apart. Each class of alarm has one alarm at most: the first judgement's
-drift is of class `data_quality` where its kind is, else of class `drift`; the second's is of class `performance`.
+drift is of class `data_quality` where its kind is, else of class `drift`; the second's is of class `performance`. Where
+only the label's own distribution drifts in it and an alarm of the first is open, that one is told and none opens.
 k drifting windows of the last n determined ones open an alarm, of whichever class the last of them is; once one is
 open, another class needs k of its own. max(n, 3) windows in a row without its class resolve an alarm.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -83,13 +84,14 @@ class PolicyState(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the alarms follow of a judgement. `kind`, `features`: of a drift."""
+    """What the alarms follow of a judgement. `kind`, `features`: of a drift; `is_of_loss`: the loss is among them."""
 
     window: Window
     line: WindowLine
     verdict: Verdict
     kind: Kind | None
     features: tuple[AlarmFeature, ...]
+    is_of_loss: bool = False
 
     @property
     def of_class(self) -> AlarmClass | None:
@@ -120,14 +122,16 @@ class Persistence:
 
     def follow(self, state: PolicyState, judged: Judged) -> tuple[PolicyState, tuple[AlarmLine, ...]]:
         """The memory after a judgement, and the lines of the alarms that it concerns."""
-        version, window = judged.window.stream.version, judged.window
+        version, window, said = judged.window.stream.version, judged.window, judged
         first, second = state.streams, state.labelled
         known = second if window.revision else first
+        if window.revision and not judged.is_of_loss and version in first and first[version].alarms:
+            judged = replace(judged, kind=None)
         now, lines = self._step(known.get(version, StreamState(window.end_s)), judged)
         after, superseded = self._supersede({**known, version: now}, judged)
         if not window.revision:
             return msgspec.structs.replace(state, streams=_bounded(after)), (*lines, *superseded)
-        first, updated = _retold(first, judged)
+        first, updated = _retold(first, said)
         return PolicyState(first, _bounded(after)), (*lines, *superseded, *updated)
 
     def _step(self, before: StreamState, judged: Judged) -> tuple[StreamState, tuple[AlarmLine, ...]]:

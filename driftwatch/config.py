@@ -29,18 +29,19 @@ from driftwatch.config_types import (
 from driftwatch.decode.cells import category
 from driftwatch.errors import ConfigError
 from driftwatch.figures import Measure
-from driftwatch.records import Column, Kind, LabelColumn, Schema
+from driftwatch.records import Column, JudgedAs, Kind, LabelColumn, Schema
 from driftwatch.units import Budget, Persistence, format_duration
 
 __all__ = ["Config", "json_schema", "load"]
 
-JUDGED_TOGETHER = {
-    ("numeric", "numeric"),
-    ("probability", "binary"),
-    ("binary", "binary"),
-    ("categorical", "categorical"),
+JUDGED_AS: dict[tuple[str, str], JudgedAs] = {
+    ("numeric", "numeric"): "numeric",
+    ("numeric", "binary"): "score",
+    ("probability", "binary"): "probability",
+    ("binary", "binary"): "binary",
+    ("categorical", "categorical"): "categorical",
 }
-"""Kinds of prediction and label that a loss is defined for."""
+"""How a kind of prediction is held against a kind of label; other pairs have no loss."""
 
 MOST_PANES = 1000  # in one window: every open pane is held in memory for each shard
 
@@ -338,7 +339,7 @@ class Config(Section):
             kind="numeric" if label.kind == "numeric" else "categorical",
             path=label.path,
             prediction=None if prediction is None else prediction.name,
-            judged_as=prediction.kind if prediction and (prediction.kind, label.kind) in JUDGED_TOGETHER else None,
+            judged_as=None if prediction is None else JUDGED_AS.get((prediction.kind, label.kind)),
             positive=str(category(self.performance.positive)),
         )
 

@@ -119,9 +119,14 @@ class OutcomeCounter:
 
 
 def outcome_for(profile: Profile, label: LabelColumn | None) -> Outcome | None:
-    """How predictions are held against labels: as the profile says, else as the configuration does."""
+    """How predictions are held against labels: as the profile says, else as the configuration does.
+
+    Of a score only a reference with labels can say whether it is a probability.
+    """
     if profile.outcome is not None or label is None or label.judged_as is None or label.prediction is None:
         return profile.outcome
+    if label.judged_as == "score":
+        return None
     known = {f.name: f.categories for f in profile.grid.features}
     return plain_outcome(
         label.judged_as,

@@ -71,9 +71,8 @@ class Policy:
         if drifting and judgement.kind is None:
             raise ValueError("`judgement` must say of which kind its drift is; got None. Judge it with a `Monitor`.")
         line = _window_line(window)
-        judged = Judged(
-            window, line, verdict, _with_evidence(judgement.kind, drifting), _alarm_features(drifting, near)
-        )
+        kind, is_of_loss = _with_evidence(judgement.kind, drifting), any(_feature(r.score) == LOSS for r in drifting)
+        judged = Judged(window, line, verdict, kind, _alarm_features(drifting, near), is_of_loss)
         state, alarms = self.persistence.follow(state, judged)
         is_told = any(alarm.of_class == judged.of_class for alarm in alarms)
         decision = Decision(

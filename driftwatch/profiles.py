@@ -343,6 +343,12 @@ def label_warnings(profile: Profile, config: Config) -> list[str]:
             f"the reference has no column {label.name!r}: what labels say of performance is shown, and nothing is "
             "judged on it. Give a reference with labels."
         ]
+    if label.judged_as == "score" and label.prediction in profile.kinds:
+        return [
+            f"there is no loss of {label.prediction!r} against the label {label.name!r}: only the label's distribution "
+            "is judged. A numeric prediction is taken for a probability where it lies in [0, 1] throughout the "
+            "reference, and here it does not; send the probability, or the class with `kind: binary`."
+        ]
     return [
         f"there is no loss of the prediction against the label {label.name!r}: only the label's distribution is "
         "judged. A loss needs both in the reference, and kinds that go together: numeric with numeric, probability "

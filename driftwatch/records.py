@@ -21,6 +21,8 @@ Shard = NewType("Shard", str)
 
 Kind = Literal["numeric", "categorical", "embedding"]
 Group = Literal["features", "prediction", "label", "fields"]
+JudgedAs = Literal["numeric", "probability", "binary", "categorical", "score"]
+"""How a prediction is held against its label; a score is a probability where it is one throughout the reference."""
 
 
 NO_PROFILE = ""
@@ -70,7 +72,7 @@ class LabelColumn:
     kind: Literal["numeric", "categorical"]
     path: tuple[str, ...] = ("label",)
     prediction: str | None = None
-    judged_as: Literal["numeric", "probability", "binary", "categorical"] | None = None
+    judged_as: JudgedAs | None = None
     positive: str = "1"
 
 

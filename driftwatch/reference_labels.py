@@ -3,6 +3,8 @@
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from detectors.grid import FeatureKind
 from detectors.performance.outcome import LOSS, Delayed, outcome_of
 from driftwatch import tables
@@ -27,14 +29,18 @@ def add_loss(
         return Delayed()
     if label.kind == "categorical":
         values[label.name] = [None if v is None else plain(v) for v in values[label.name]]
-    prediction = label.prediction
-    if prediction is None or prediction not in values or label.judged_as is None:
+    prediction, judged_as = label.prediction, label.judged_as
+    if prediction is None or prediction not in values or judged_as is None:
         return Delayed(frozenset({label.name}))
+    if judged_as == "score":
+        if not are_probabilities(values[prediction]):
+            return Delayed(frozenset({label.name}))
+        judged_as = "probability"
     classes = None
-    if label.judged_as in ("probability", "binary"):
+    if judged_as in ("probability", "binary"):
         classes = two_classes(label, values[label.name])
     outcome, loss = outcome_of(
-        label.judged_as,
+        judged_as,
         names=(prediction, label.name),
         classes=classes,
         prediction=values[prediction],
@@ -42,6 +48,12 @@ def add_loss(
     )
     values[LOSS], kinds[LOSS] = loss, "numeric"
     return Delayed(frozenset({label.name, LOSS}), outcome)
+
+
+def are_probabilities(scores: np.ndarray) -> bool:
+    """Whether every score lies in [0, 1]: what a loss against a binary label is defined for."""
+    known = scores[~np.isnan(scores)]
+    return bool(len(known)) and bool(((known >= 0) & (known <= 1)).all())
 
 
 def plain(text: str) -> str:

@@ -112,8 +112,11 @@ def _shapes(
 ) -> Iterator[tuple[Fault, np.ndarray, str]]:
     """Faults that could be, where each would put all rows, and how it is told."""
     for power in POWERS:
-        text = f"`{feature.name}` lie where {10.0**power:g} times the reference's values would"
-        yield "unit_change", scaled(edges, before, 10.0**power), text
+        struck = scaled(edges, before, 10.0**power)
+        at_the_end = struck[[0, -1]].max() > NEARLY_ALL  # where a larger power would put them as well
+        beyond = "" if not at_the_end else " or more" if power > 0 else " or less"
+        text = f"`{feature.name}` lie where {10.0**power:g} times the reference's values{beyond} would"
+        yield "unit_change", struck, text
     gained = int(np.argmax(now - before))
     struck = (np.arange(len(now)) == gained).astype(np.float64)
     text = f"{now[gained]:.1%} of `{feature.name}` are {_cell(edges, gained)}"

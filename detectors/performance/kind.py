@@ -136,7 +136,8 @@ def kind_of(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None = N
         if follow(learnt, shift, learnt.labels, current) and is_explained(learnt.labels, labelled, loss):
             return Kind("prior", (about_labels, *said), "recalibrate")
         if shift.source == "labels" and not said:
-            return Kind("concept", (about_labels, "no feature moved"), "retrain")
+            about_loss = (loss_sentence(loss),) if loss is not None and abs(loss.z) > CLEAR else ()
+            return Kind("concept", (*about_loss, about_labels, "no feature moved"), "retrain")
     if loss is not None and abs(loss.z) > (MOVED if said else CLEAR) and abs(loss.rest) >= abs(loss.explained):
         return Kind("concept", (loss_sentence(loss), *said), "retrain")
     hurts = loss is not None and loss.explained > MOVED * loss.explained_error

@@ -1,9 +1,9 @@
 """The loss of every row: one more numeric column of the count tables, calibrated and judged like a feature.
 
 probability: (p − y)², the Brier score of the row: proper and bounded, so that a mean of it, and a sequential detector
-with a bounded-loss guarantee, cannot be moved far by one confident miss. On a table its cells are quantiles of the
-reference, so every increasing function of |p − y| (log-loss too) gives the same counts and the same power. binary and
-categorical: 1 where the prediction is wrong. numeric: |prediction − label|, for the same reason as good as its square.
+with a bounded-loss guarantee, cannot be moved far by one confident miss. binary and categorical: 1 where the prediction
+is wrong. numeric: |prediction − label|. On a table its cells are quantiles of the reference, and what is judged is the
+mean over the cells' means (`Basis.normal`): performance is a mean.
 
 Blind spot: a loss knows no sign. A bias that is small beside the noise hardly moves it; `residual`, counted in a column
 like this one, shows bias in its location and what the loss shows in its scale. Found at 1 % in windows of 300 rows, by

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from detectors import grid
 from detectors.basis import Basis
 from detectors.performance.kind import Learnt
 from detectors.performance.loss import loss
@@ -16,7 +17,7 @@ from detectors.performance.reference import PerformanceReference, performance_re
 from detectors.performance.scores import Scores
 from detectors.performance.tally import PredictionKind, Tally, tally_of
 
-LOSS = "loss"  # the column of the loss of each row
+LOSS = grid.LOSS
 ANY_OTHER = ""  # stands for every class that is not named
 
 

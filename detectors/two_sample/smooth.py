@@ -9,7 +9,8 @@ def location(contrast: Contrast) -> np.ndarray:
     """Σ Δshare · z of each feature: the change of the mean normal score, in reference sd, with its sign.
 
     z is the reference's normal score of the cell, so the statistic has the power of a t-test on normal data and that
-    of a rank test on heavy tails. Blind to a change of spread alone. Zero for categorical features.
+    of a rank test on heavy tails. Blind to a change of spread alone. Zero for categorical features. Of the loss z is
+    the winsorised mean of the cell: then it is the change of the mean loss.
 
     References: Neyman (1937), "Smooth test" for goodness of fit; van der Waerden (1952), normal-score test.
     """

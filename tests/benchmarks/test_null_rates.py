@@ -1,11 +1,15 @@
 """The benchmarks' way of judging many windows at once is the service's, and a small part of the null rates holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp, nbinom
 
 from benchmarks.null_rates import RATES, Outcome, Setting, judge
-from benchmarks.streams import Stream, World, drawn_tables, terms, windows
+from benchmarks.streams import Stream, World, drawn_tables, profile_of, terms, windows
+from detectors import calibration
+from detectors.performance.tally import PredictionKind
 from detectors.profile import Profile
 from detectors.reference import build
 from detectors.scoring import score
@@ -24,6 +28,24 @@ def test_judging_many_windows_at_once_equals_scoring_them_one_by_one(profile: Pr
     for portion in windows(profile, Stream(SMALL, 2), SMALL, N_ROWS, 30):
         one_by_one = [score(profile, table).terms for table in portion]
         np.testing.assert_allclose(terms(profile, portion), one_by_one, rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["probability", "numeric", "binary"])
+def test_windows_with_labels_are_judged_like_the_service_judges_them_twice(model: PredictionKind) -> None:
+    world = replace(SMALL, model=model)
+    stream = Stream(world, 6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "DRAWS_FIT", 500)
+        patch.setattr(calibration, "DRAWS_THRESHOLD", 1000)
+        profile = profile_of(stream, world, 3000, [N_ROWS], mmd_rows=SAMPLED)
+    late = profile.family.delayed
+    assert late.any()
+    for portion in windows(profile, stream, world, N_ROWS, 10):
+        for table, row in zip(portion, terms(profile, portion), strict=True):
+            np.testing.assert_allclose(row[~late], score(profile, table).terms, rtol=1e-12)
+            np.testing.assert_allclose(row[late], score(profile, table, delayed=True).terms, rtol=1e-12)
+            labels = table.counts[profile.grid.slice(profile.grid.names.index("loss"))].sum()
+            assert 0.85 * N_ROWS < labels < N_ROWS
 
 
 def test_tables_drawn_without_rows_are_distributed_like_those_of_rows(profile: Profile) -> None:
@@ -47,9 +69,9 @@ def test_rows_follow_one_another_across_portions() -> None:
     assert rows.std() == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> list[Outcome]:
-    world = World(n_numeric=2, n_categorical=1, categories=(3,))
+@pytest.fixture(scope="module", params=[None, "probability", pytest.param("numeric", marks=pytest.mark.slow)], ids=str)
+def outcomes(request: pytest.FixtureRequest) -> list[Outcome]:
+    world = World(n_numeric=2, n_categorical=1, categories=(3,), model=request.param)
     setting = Setting("small", world, n_reference=4000, n_current=100, n_windows=6000)
     return [judge(setting, seed) for seed in range(3)]
 

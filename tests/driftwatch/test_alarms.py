@@ -25,23 +25,28 @@ Step = tuple[int, int, Kind | str]
 """Hour, revision, and the kind of a drift, else "ok" or "undetermined"."""
 
 
-def judged(what: Kind | str) -> Judgement:
+def judged(what: Kind | str, feature: str) -> Judgement:
     term = 20.0 if isinstance(what, Kind) else 1.0
-    score = Score("ks", 0.5, 1e-6, 0.3, 20_000, 1000, "age")
+    score = Score("ks", 0.5, 1e-6, 0.3, 20_000, 1000, feature)
     reason = "too_few_records" if what == "undetermined" else None
     kind = what if isinstance(what, Kind) else None
     return Judgement((score,), (term,), 0.5, 8.0, 6.0, reason, kind=kind)
 
 
-def run(steps: Sequence[Step], k: int = 1, n: int = 1, cooldown_s: float = 0.0) -> list[Decision]:
-    """The decisions, each read back from its bytes, the memory too."""
+def run(
+    steps: Sequence[Step], k: int = 1, n: int = 1, cooldown_s: float = 0.0, late: str = "loss", n_losses: int = 0
+) -> list[Decision]:
+    """The decisions, each read back from its bytes, the memory too. `late`: what drifts in second judgements after the
+    first `n_losses` hours; the loss does before.
+    """
     policy, state, found = Policy(Persistence(k, n, cooldown_s), {}), PolicyState(), []
     for i, revision, what in steps:
         table = Table(np.zeros(1, np.int64), np.zeros(0))
         window = Window(
             Stream("credit", "3"), i * HOUR, (i + 1) * HOUR, 1000, table, "", revision=revision, n_labels=1000
         )
-        decision, state = policy.judge(window, judged(what), state)
+        feature = "age" if not revision else late if i >= n_losses else "loss"
+        decision, state = policy.judge(window, judged(what, feature), state)
         assert decode(encode(decision)) == decision
         assert PolicyState.from_bytes(state.to_bytes()) == state
         found.append(decision)
@@ -192,3 +197,25 @@ def test_a_kind_without_a_sentence_has_the_loudest_score_as_its_evidence() -> No
     decision, _ = Policy(Persistence(1, 1, 0.0), {}).judge(window, judgement, PolicyState())
     (said,) = decision.alarms[0].evidence
     assert said.endswith("correlation of age ~ income changed, by 0.31")
+
+
+def test_where_only_the_labels_moved_the_alarm_that_is_open_says_so_and_none_opens() -> None:
+    steps: list[Step] = [(0, 0, COVARIATE), (0, 1, PRIOR), (1, 0, COVARIATE), (1, 1, PRIOR)]
+    found = run(steps, late="defaulted")
+    assert told(found) == ["drift opened covariate", "drift updated prior", "drift continuing prior", ""]
+    assert [d.verdict for d in found] == ["drift"] * 4
+    assert found[1].caution == ("defaulted",)
+
+
+def test_labels_that_moved_alone_open_an_alarm_where_none_is_open() -> None:
+    found = run([(0, 0, "ok"), (0, 1, PRIOR), (1, 0, COVARIATE)], late="defaulted")
+    assert told(found) == ["", "performance opened prior", "drift opened covariate"]
+
+
+def test_an_alarm_of_the_loss_ends_while_the_labels_stay_moved() -> None:
+    steps: list[Step] = [(0, 0, COVARIATE), (0, 1, CONCEPT)]
+    for i in range(1, 4):
+        steps += [(i, 0, COVARIATE), (i, 1, PRIOR)]
+    found = run(steps, late="defaulted", n_losses=1)
+    lines = [a.transition for d in found for a in d.alarms if a.of_class == "performance"]
+    assert lines == ["opened", "continuing", "continuing", "resolved"]

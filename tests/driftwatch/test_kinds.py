@@ -43,9 +43,13 @@ def test_what_moves_the_features_is_told_at_once_and_again_with_labels(
     settings = set_up(tmp_path, profiles[kind], kind)
     found = replayed(settings, write_events(tmp_path / "events.jsonl", stream(kind, how)))
     changes = alarms(found)
-    assert changes[:2] == [(0, "drift", "opened", how), (1, "performance", "opened", how)]
+    assert changes[0] == (0, "drift", "opened", how)
     assert (1, "drift", "updated", how) in changes
-    assert [c[1:3] for c in changes[-2:]] == [("drift", "resolved"), ("performance", "resolved")]
+    assert ("drift", "resolved") in [c[1:3] for c in changes]
+    losses = [s for d in found for s in d["scores"] if s["feature"] == "loss" and s["verdict"] == "drift"]
+    told = [c for c in changes if c[1] == "performance"]
+    both = [(1, "performance", "opened", how), (1, "performance", "resolved", how)]
+    assert told == (both if losses else [])  # where the labels moved alone, the alarm that is open says so
     for alarm in (a for d in found for a in d["alarms"]):
         assert alarm["suggestion"] == SUGGESTED[how]
         assert alarm["evidence"]
@@ -125,7 +129,7 @@ def test_an_update_is_told_to_who_asks_for_it(tmp_path: Path, profiles: dict[str
     ids = {a["class"]: a["id"] for d in found for a in d["alarms"]}
     assert receiver.taken["/asked"] == [f"{ids['drift']}:updated"]
     assert set(receiver.taken["/usual"]) == webhook_ids(found)
-    assert len(webhook_ids(found)) == 4
+    assert len(webhook_ids(found)) == 2  # of performance none: the loss stayed
     assert not receiver.faults
 
 
