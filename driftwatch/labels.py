@@ -22,6 +22,7 @@ from driftwatch.records import LEARNING, NO_PROFILE, Labels, Records, Schema, Wi
 
 MOST_LEVEL = 40
 FAR = 1 << 62  # the number of a bin after all
+FEW = 64  # bins whose labels are looked through rather than asked for
 
 
 class LabelBook:
@@ -87,26 +88,30 @@ class LabelBook:
         if not waits.all():
             ids, predictions = [ids[i] for i in np.flatnonzero(waits).tolist()], predictions[waits]
         hashes, predictions = self._fitting(hash_ids(ids), predictions)
+        early = self._take_early(hashes) if self.n_early else None
         self.rows.add(number, hashes, predictions)
         ledger.n += len(hashes)
         if self.log is not None:
             self.log.rows(number, hashes, predictions)
-        if self.n_early:
-            self._take_early(hashes)
+        if early is not None:
+            self._join(*early)
 
-    def _take_early(self, hashes: np.ndarray) -> None:
-        """Joins labels that were there before their predictions."""
-        asked, places = self.rows.find(hashes)
-        owners = self.rows.owners(places)
-        is_early = np.array([self.ledgers[o].is_early for o in owners.tolist()], bool)
-        asked, places, owners = asked[is_early], places[is_early], owners[is_early]
+    def _take_early(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Labels that were there before these predictions (hash, label, moment): they wait no more."""
+        if self.n_early <= len(hashes) and len(self.early) <= FEW:
+            asked, places = self.rows.find_of([ledger.number for ledger in self.early.values()], hashes)
+        else:
+            asked, places = self.rows.find(hashes)
+            is_early = np.array([self.ledgers[o].is_early for o in self.rows.owners(places).tolist()], bool)
+            asked, places = asked[is_early], places[is_early]
         if not len(asked):
-            return
-        base = np.array([self.ledgers[o].base for o in owners.tolist()])
+            return None
+        order = np.argsort(asked, kind="stable")
+        asked, places = asked[order], places[order]
+        base = np.array([self.ledgers[o].base for o in self.rows.owners(places).tolist()])
         labels, moments = self.rows.values[places], self.terms.moments(self.rows.ticks[places], base)
         self._found(places)
-        order = np.argsort(asked, kind="stable")
-        self._join(hashes[asked[order]], labels[order], moments[order])
+        return hashes[asked], labels, moments
 
     def release(self, number: int) -> None:
         """A pane takes no more predictions; where no window was judged on it, they are forgotten at `sweep`."""
@@ -363,12 +368,12 @@ class LabelBook:
         rows, most = self.rows, self.rows.most
         if rows.n + n <= most:
             return
-        judged = sorted(item for item in self.expiring if not self.ledgers[item[1]].is_early)
-        for item in judged:
+        known = {item for item in self.expiring if item[1] in self.ledgers}  # a ledger may stand there twice
+        for _, number in sorted(item for item in known if not self.ledgers[item[1]].is_early):
             if rows.n + n <= most - most // 8:
                 break
-            self.expiring.remove(item)
-            self.free(self.ledgers[item[1]])
+            self.free(self.ledgers[number])
+        self.expiring = [item for item in known if item[1] in self.ledgers]
         heapify(self.expiring)
         while rows.n and rows.n + n > most and self.level < MOST_LEVEL:
             self.level += 1
