@@ -1,16 +1,22 @@
-"""What late labels cost: a replay with them beside one without them, on the same predictions.
+"""What late labels cost: a replay with them beside one without them, and a sidecar that holds as many as it may.
 
-`python -m benchmarks.labels` prints a table. Everything runs on one core, one after the other; costs are CPU time with
-the start of the process, told as ratios within a round.
+`python -m benchmarks.labels [cost | memory]` prints tables. Costs are CPU time on one core, less that of a replay of an
+empty file, told as ratios within a round. The sidecar reads as many predictions as may wait, is killed, starts again on
+its state, and then reads labels for half of them.
 """
 
 import argparse
+import signal
+import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,11 +25,12 @@ import yaml
 from tqdm import tqdm
 
 from benchmarks import document
-from benchmarks.speed import one_core, run
+from benchmarks.speed import MB, high_water, one_core, run
 
 EVENTS, ROUNDS, REFERENCE_ROWS = 200_000, 3, 20_000
 T0_S, STEP_S, WINDOW, DELAY_S = 1_700_000_000, 0.01, "100s", 600.0
-SIZES = (25, 4)  # features
+SIZES, FEW = (25, 4), 4  # features
+MAX_PENDING, PORTION = 2_000_000, 10_000
 LABEL = {"name": "defaulted", "kind": "binary", "wait": "1d"}
 WAYS = {"beside": ("in the event", 1.3), "apart": ("a file of label events", 1.6), "merged": ("among them", 1.6)}
 
@@ -43,7 +50,7 @@ def columns(kinds: Mapping[str, str], n: int, rng: np.random.Generator) -> dict[
     return {**found, "prediction": p, "defaulted": (rng.random(n) < p).astype(int)}
 
 
-def configure(folder: Path, kinds: Mapping[str, str], **changed: Any) -> None:
+def configure(folder: Path, kinds: Mapping[str, str]) -> None:
     """Configurations without and with labels, and a profile for each."""
     reference = columns(kinds, REFERENCE_ROWS, np.random.default_rng(1))
     times = T0_S - 10_000_000 + np.arange(REFERENCE_ROWS) * STEP_S
@@ -57,7 +64,7 @@ def configure(folder: Path, kinds: Mapping[str, str], **changed: Any) -> None:
             "window": {"length": WINDOW},
         }
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(settings | changed, sort_keys=False), "utf-8")
+        path.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
         out = str(folder / f"{name}.profile")
         driftwatch("profile", str(folder / "reference.csv"), "-c", str(path), "-o", out, folder=folder)
 
@@ -93,39 +100,121 @@ def write_streams(folder: Path, kinds: Mapping[str, str], n: int) -> None:
 
 def ratios(folder: Path, rounds: int, bar: "tqdm[None]") -> dict[str, list[float]]:
     """Of each way that labels come, what a replay costs by that of one without labels, each round."""
-    ways = {"without": ["without.jsonl"], "beside": ["beside.jsonl"]}
+    (folder / "empty.jsonl").write_bytes(b"")
+    ways = {"start": ["empty.jsonl"], "without": ["without.jsonl"], "beside": ["beside.jsonl"]}
     ways |= {"apart": ["without.jsonl", "labels.jsonl"], "merged": ["merged.jsonl"]}
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         costs = {}
         for way, names in ways.items():
-            config = folder / ("without.yaml" if way == "without" else "with.yaml")
+            config = folder / ("with.yaml" if way in WAYS else "without.yaml")
             paths = [str(folder / name) for name in names]
             costs[way] = driftwatch("replay", *paths, "-c", str(config), "--json", folder=folder)
             bar.update()
         for way in WAYS:
-            found[way].append(costs[way] / costs["without"])
+            found[way].append((costs[way] - costs["start"]) / (costs["without"] - costs["start"]))
     return found
+
+
+def prediction_lines(kinds: Mapping[str, str], n: int) -> Iterator[bytes]:
+    """Predictions as JSON lines, drawn in portions."""
+    rng, encode = np.random.default_rng(3), msgspec.json.encode
+    for start in range(0, n, PORTION):
+        drawn = [column.tolist() for column in columns(kinds, PORTION, rng).values()]
+        for i, (*row, p, _) in enumerate(zip(*drawn, strict=True), start):
+            features = dict(zip(kinds, row, strict=True))
+            yield encode({"id": f"req-{i}", "time": T0_S + i * STEP_S, "features": features, "prediction": p}) + b"\n"
+
+
+def label_lines(n: int) -> Iterator[bytes]:
+    """Labels of every second one of n predictions, in some order, once all of them have come."""
+    order = np.random.default_rng(4).permutation(n)[: n // 2].tolist()
+    for k, i in enumerate(order):
+        yield msgspec.json.encode({"id": f"req-{i}", "time": T0_S + n * STEP_S + k * 0.001, "label": i % 2}) + b"\n"
+
+
+def peak_at_end(folder: Path, events: Path) -> float:
+    """Runs the sidecar until it has stored all of a file, then kills it; the most memory that it had, in MB."""
+    peak, state = 0, folder / "state" / "state.db"
+    command = (sys.executable, "-m", "driftwatch", "run", "-c", str(folder / "with.yaml"))
+    with (folder / "err").open("wb") as err:
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err)
+        while child.poll() is None and position(state) < events.stat().st_size:
+            peak = max(peak, high_water(child.pid))
+            time.sleep(0.1)
+        peak = max(peak, high_water(child.pid))
+        child.kill()
+        if child.wait() != -signal.SIGKILL:
+            sys.exit(f"{' '.join(command)} ended by itself: {(folder / 'err').read_text('utf-8')[-2000:]}")
+    return peak / MB
+
+
+def position(state: Path) -> int:
+    """How far the sidecar has stored to have read."""
+    if not state.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT max(position) FROM shards").fetchone()
+    except sqlite3.OperationalError:  # the file is just being made
+        return 0
+    return int(found[0] or 0)
+
+
+def measure_memory(folder: Path, most: int) -> list[list[str]]:
+    """Peaks of a sidecar with few predictions, with as many as may wait, and once it has started anew."""
+    kinds, rows = features(FEW), []
+    label = LABEL | {"wait": "30d", "max_pending": most}
+    events = {"features": dict(kinds), "prediction": {"kind": "probability"}, "label": label}
+    source = {"kind": "file", "path": str(folder / "events.jsonl"), "follow": True}
+    configure(folder, kinds)
+    settings = yaml.safe_load((folder / "with.yaml").read_text("utf-8"))
+    settings |= {"events": events, "source": source, "state": {"path": str(folder / "state" / "state.db")}}
+    (folder / "with.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
+    path = folder / "events.jsonl"
+    predictions = prediction_lines(kinds, most)
+    with path.open("ab") as file:
+        file.writelines(islice(predictions, PORTION))
+    rows.append([f"{PORTION:,} predictions", f"{peak_at_end(folder, path):.0f}"])
+    with path.open("ab") as file:
+        file.writelines(predictions)
+    rows.append([f"{most:,} predictions wait", f"{peak_at_end(folder, path):.0f}"])
+    with path.open("ab") as file:
+        file.writelines(label_lines(most))
+    rows.append([f"a start on them, and {most // 2:,} labels", f"{peak_at_end(folder, path):.0f}"])
+    rows.append(["a start on all of it", f"{peak_at_end(folder, path):.0f}"])
+    return rows
+
+
+def measure_cost(folder: Path, rounds: int) -> list[list[str]]:
+    """Ratios of each way that labels come, for each number of features."""
+    rows = []
+    with one_core(), tqdm(total=len(SIZES) * rounds * 5) as bar:
+        for n in SIZES:
+            here = folder / str(n)
+            here.mkdir(exist_ok=True)
+            configure(here, features(n))
+            write_streams(here, features(n), EVENTS)
+            for way, found in ratios(here, rounds, bar).items():
+                what, most = WAYS[way]
+                middle, low, high = statistics.median(found), min(found), max(found)
+                rows.append([f"{n} features, {what}", f"{middle:.2f}", f"{low:.2f} – {high:.2f}", f"{most:.1f}"])
+    return rows
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["cost", "memory"], nargs="?")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--keep", type=Path, help="a folder to leave the streams in")
     options = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as name, one_core(), tqdm(total=len(SIZES) * options.rounds * 4) as bar:
-        for n in SIZES:
-            folder = (options.keep or Path(name)) / str(n)
-            folder.mkdir(parents=True, exist_ok=True)
-            configure(folder, features(n))
-            write_streams(folder, features(n), EVENTS)
-            for way, found in ratios(folder, options.rounds, bar).items():
-                what, most = WAYS[way]
-                middle, low, high = statistics.median(found), min(found), max(found)
-                rows.append([f"{n} features, {what}", f"{middle:.2f}", f"{low:.2f} – {high:.2f}", f"{most:.1f}"])
-    print(document.table(["labels", "times the replay without labels", "least – most", "bar"], rows))
+    with tempfile.TemporaryDirectory() as name:
+        if options.what != "memory":
+            head = ["labels", "times the replay without labels", "least – most", "bar"]
+            print(document.table(head, measure_cost(Path(name), options.rounds)))
+    with tempfile.TemporaryDirectory() as name:
+        if options.what != "cost":
+            print(document.table(["sidecar, peak", "MB"], measure_memory(Path(name), MAX_PENDING)))
 
 
 if __name__ == "__main__":

@@ -145,8 +145,8 @@ class LabelBook:
         unknown = np.ones(len(hashes), bool)
         unknown[asked] = False
         if len(asked):
-            owners, at = np.unique(self.rows.owners(places), return_inverse=True)
-            ledgers = [self.ledgers[number] for number in owners.tolist()]
+            owners, at = self.rows.by_owner(places)
+            ledgers = [self.ledgers[number] for number in owners]
             is_early = np.array([ledger.is_early for ledger in ledgers])[at]
             self._meet_early(places[is_early], values[asked[is_early]], moments[asked[is_early]])
             rest = ~is_early

@@ -99,7 +99,20 @@ class Pending:
 
     def owners(self, places: np.ndarray) -> np.ndarray:
         """Whose the rows are, int64."""
-        return np.asarray(self._owners[np.searchsorted(self._starts[: self._n_runs], places, "right") - 1])
+        return np.asarray(self._owners[self._runs(places)])
+
+    def by_owner(self, places: np.ndarray) -> tuple[list[int], np.ndarray]:
+        """The owners of some rows, in their order, and which of them each row's is, intp."""
+        runs = self._runs(places)
+        met = np.flatnonzero(np.bincount(runs, minlength=self._n_runs))
+        owners, of_run = np.unique(self._owners[met], return_inverse=True)
+        at = np.zeros(self._n_runs, np.intp)
+        at[met] = of_run
+        return owners.tolist(), at[runs]
+
+    def _runs(self, places: np.ndarray) -> np.ndarray:
+        """In which run of one owner's rows each lies, intp."""
+        return np.asarray(np.searchsorted(self._starts[: self._n_runs], places, "right") - 1)
 
     def places(self, owner: int) -> np.ndarray:
         """The places of an owner's rows, intp, in the order in which they were added."""
