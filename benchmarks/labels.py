@@ -179,9 +179,12 @@ def measure_memory(folder: Path, most: int) -> list[list[str]]:
     with path.open("ab") as file:
         file.writelines(predictions)
     rows.append([f"{most:,} predictions wait", f"{peak_at_end(folder, path):.0f}"])
+    *labels, last = label_lines(most)
     with path.open("ab") as file:
-        file.writelines(label_lines(most))
+        file.writelines(labels)
     rows.append([f"a start on them, and {most // 2:,} labels", f"{peak_at_end(folder, path):.0f}"])
+    with path.open("ab") as file:
+        file.write(last)
     rows.append(["a start on all of it", f"{peak_at_end(folder, path):.0f}"])
     return rows
 
