@@ -20,7 +20,7 @@ from driftwatch.sources.kafka import KafkaSource as KafkaEvents
 from driftwatch.sources.kafka_client import Client, Connection
 from driftwatch.sources.merged import MergedSource
 from driftwatch.sources.spool import Spool
-from driftwatch.sources.tabular import holds_labels_alone, open_file_source, open_labels
+from driftwatch.sources.tabular import holds_labels_alone, only_labels, open_file_source
 from driftwatch.store import Remembered
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def make_replay(schema: Schema, paths: Sequence[Path]) -> Source:
     if Path("-") in paths:
         raise ConfigError("`FILE` must be a file where there are several; got `-`. Write standard input to a file.")
     labels = {i for i, path in enumerate(paths) if holds_labels_alone(path, schema)}
-    opened = [(open_labels if i in labels else open_file_source)(path, schema) for i, path in enumerate(paths)]
+    opened = [open_file_source(path, only_labels(schema) if i in labels else schema) for i, path in enumerate(paths)]
     return MergedSource(opened, schema, labels=labels)
 
 
@@ -103,7 +103,7 @@ def make_source(config: Config, schema: Schema) -> Source:
         raise ConfigError("`source.follow` must be false beside a file of labels; two growing files are not yet read.")
     if schema.label is None:
         raise ConfigError("`source.path.labels` must stand beside `events.label`, which says what a label is. Add it.")
-    return MergedSource([predictions, open_labels(labels, schema)], schema, labels={1})
+    return MergedSource([predictions, open_file_source(labels, only_labels(schema))], schema, labels={1})
 
 
 def open_intake(

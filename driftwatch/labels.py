@@ -98,11 +98,12 @@ class LabelBook:
 
     def _take_early(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Labels that were there before these predictions (hash, label, moment): they wait no more."""
-        if self.n_early <= len(hashes) and len(self.early) <= FEW:
-            asked, places = self.rows.find_of([ledger.number for ledger in self.early.values()], hashes)
+        early = {ledger.number for ledger in self.early.values()}
+        if self.n_early <= len(hashes) and len(early) <= FEW:
+            asked, places = self.rows.find_of(early, hashes)
         else:
             asked, places = self.rows.find(hashes)
-            is_early = np.array([self.ledgers[o].is_early for o in self.rows.owners(places).tolist()], bool)
+            is_early = np.isin(self.rows.owners(places), list(early))
             asked, places = asked[is_early], places[is_early]
         if not len(asked):
             return None
@@ -183,9 +184,8 @@ class LabelBook:
             self.touched |= ledgers[i].windows
         self._earliest = min(self._earliest, int(numbers[taken].min()))
         if self.log is not None:
-            self.log.joined(
-                ledgers, at[taken], (rows.hashes[places[taken]], values[taken], ticks[taken]), self.terms.wait_bins
-            )
+            columns = rows.hashes[places[taken]], values[taken], ticks[taken]
+            self.log.joined(ledgers, at[taken], columns, self.terms.wait_bins)
 
     def _meet_early(self, places: np.ndarray, values: np.ndarray, moments: np.ndarray) -> None:
         """Labels of ids whose label waits already: the first by event time goes on waiting."""
@@ -313,11 +313,8 @@ class LabelBook:
         """The window with those of its labels that are there and came before a boundary."""
         window, ledgers = waiting.window, [self.ledgers[n] for n in waiting.ledgers if n in self.ledgers]
         table = (counter := self.counters[window.profile]).restored(waiting.kept)
-        chosen = [np.empty(0, np.intp)]
-        for ledger in ledgers:
-            places, numbers = self._numbers(ledger)
-            chosen.append(places[numbers <= boundary])
-        places = np.concatenate(chosen)
+        chosen = (places[numbers <= boundary] for places, numbers in map(self._numbers, ledgers))
+        places = np.concatenate([np.empty(0, np.intp), *chosen])
         places = places[np.argsort(self.rows.hashes[places], kind="stable")]  # sums do not depend on who came first
         predictions = self.rows.values[places]
         counter.count(table, predictions, decoded(self.rows.labels[places], predictions, is_numeric=self._is_numeric))
@@ -379,8 +376,7 @@ class LabelBook:
             self.level += 1
             rows.thin(self.level)
         for ledger in self.ledgers.values():
-            places = rows.places(ledger.number)
-            ledger.n, ledger.n_labelled = len(places), int((rows.ticks[places] != UNLABELLED).sum())
+            ledger.n, ledger.n_labelled = rows.counts(ledger.number)
         self.n_early = sum(ledger.n for ledger in self.early.values())
         self.touched |= self.waiting.keys()
         self._boundaries.clear()

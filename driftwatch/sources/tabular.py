@@ -26,12 +26,10 @@ LABEL_LINES = 64  # at which a file of JSON lines is looked to tell whether it h
 _INFINITE = {inf: msgspec.Raw(b"1e999"), -inf: msgspec.Raw(b"-1e999")}  # JSON has no other text for them
 
 
-def open_file_source(
-    path: Path | Literal["-"], schema: Schema, *, follow: bool = False, lines_at_once: int = 2000
-) -> Source:
+def open_file_source(path: Path | Literal["-"], schema: Schema, *, follow: bool = False) -> Source:
     """The source that reads a file, chosen by how its name ends; `-` is JSON lines on standard input."""
     if path == "-" or str(path).endswith(JSON_LINES):
-        return JsonLinesSource(path, follow=follow, batch_size=lines_at_once)
+        return JsonLinesSource(path, follow=follow)
     if not str(path).endswith(SUFFIXES):
         raise ConfigError(
             f"`source.path` must end in one of {', '.join(SUFFIXES)}, or be `-`; got {str(path)!r}. "
@@ -141,9 +139,9 @@ def holds_labels_alone(path: Path, schema: Schema) -> bool:
         return not held and _label_name(schema.label, table.names) is not None
 
 
-def open_labels(path: Path, schema: Schema) -> Source:
-    """The source that reads a file of labels and nothing else, which are short: more of them at once."""
-    return open_file_source(path, replace(schema, columns=()), lines_at_once=4000)
+def only_labels(schema: Schema) -> Schema:
+    """The schema of a table that holds labels and nothing else."""
+    return replace(schema, columns=())
 
 
 def _first(wanted: tuple[str, ...], names: list[str]) -> str | None:
