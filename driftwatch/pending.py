@@ -13,7 +13,7 @@ import numpy as np
 UNLABELLED = 2**32 - 1  # the tick of a row that has no label yet
 LAST_TICK = UNLABELLED - 1
 _LEAST, _GROWTH = 1 << 16, 4  # places of the smallest table; how many times larger the next one is
-_BLOCK = 1 << 16  # rows moved or entered at a time, which bounds the memory that this takes
+_BLOCK = 1 << 14  # rows moved or entered at a time, which bounds the memory that this takes
 _FULL = 0.75  # of a table
 _AHEAD = 8  # places of the table looked at together
 _STEPS = np.arange(_AHEAD)
@@ -187,6 +187,7 @@ class Pending:
         if size == len(self._table):
             self._table[:] = 0
         else:
+            self._table = self._table[:0].copy()  # the old one goes before the new one comes
             self._table = np.zeros(size, np.uint32)
         for block in self._blocks():
             self._enter(block.start, block.stop)
