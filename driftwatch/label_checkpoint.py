@@ -11,7 +11,7 @@ from driftwatch.errors import StateError
 from driftwatch.label_log import Entry, Kind, LabelChanges, LabelState, unpacked
 from driftwatch.labels import LabelBook
 from driftwatch.ledger import LabelTerms, Ledger, Waiting
-from driftwatch.pending import UNLABELLED, in_sample
+from driftwatch.pending import in_sample
 
 _NEVER = -(1 << 62)
 _book = msgspec.msgpack.Decoder(tuple[int, int, float, float])
@@ -57,8 +57,7 @@ def restore(book: LabelBook, state: LabelState) -> None:
     except (msgspec.MsgspecError, ValueError) as error:
         raise StateError(f"`state.path` holds labels that cannot be read: {error}. Begin with another file.") from error
     for ledger in book.ledgers.values():
-        places = book.rows.places(ledger.number)
-        ledger.n, ledger.n_labelled = len(places), int((book.rows.ticks[places] != UNLABELLED).sum())
+        ledger.n, ledger.n_labelled = book.rows.counts(ledger.number)
     for number, waiting in book.waiting.items():
         heappush(book.due_at, book.key(waiting.last, number))
         for n in waiting.ledgers:

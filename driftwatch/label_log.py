@@ -4,7 +4,7 @@ Predictions of a pane are added as they come; a join adds the hash of its id, th
 nothing. What belongs to one ledger goes with it; what belongs to several has a bin after which none of them is left.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -56,7 +56,7 @@ class LabelState:
 
     ledgers: Mapping[int, bytes] = field(default_factory=dict)
     windows: Mapping[int, Sequence[Any]] = field(default_factory=dict)
-    entries: Sequence[Entry] = ()
+    entries: Iterable[Entry] = field(default=(), compare=False)
     book: bytes | None = None
 
 

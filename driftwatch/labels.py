@@ -22,6 +22,7 @@ from driftwatch.records import LEARNING, NO_PROFILE, Labels, Records, Schema, Wi
 
 MOST_LEVEL = 40
 FAR = 1 << 62  # the number of a bin after all
+FEW = 64  # bins whose labels are looked through rather than asked for
 
 
 class LabelBook:
@@ -87,26 +88,31 @@ class LabelBook:
         if not waits.all():
             ids, predictions = [ids[i] for i in np.flatnonzero(waits).tolist()], predictions[waits]
         hashes, predictions = self._fitting(hash_ids(ids), predictions)
+        early = self._take_early(hashes) if self.n_early else None
         self.rows.add(number, hashes, predictions)
         ledger.n += len(hashes)
         if self.log is not None:
             self.log.rows(number, hashes, predictions)
-        if self.n_early:
-            self._take_early(hashes)
+        if early is not None:
+            self._join(*early)
 
-    def _take_early(self, hashes: np.ndarray) -> None:
-        """Joins labels that were there before their predictions."""
-        asked, places = self.rows.find(hashes)
-        owners = self.rows.owners(places)
-        is_early = np.array([self.ledgers[o].is_early for o in owners.tolist()], bool)
-        asked, places, owners = asked[is_early], places[is_early], owners[is_early]
+    def _take_early(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Labels that were there before these predictions (hash, label, moment): they wait no more."""
+        early = {ledger.number for ledger in self.early.values()}
+        if self.n_early <= len(hashes) and len(early) <= FEW:
+            asked, places = self.rows.find_of(early, hashes)
+        else:
+            asked, places = self.rows.find(hashes)
+            is_early = np.isin(self.rows.owners(places), list(early))
+            asked, places = asked[is_early], places[is_early]
         if not len(asked):
-            return
-        base = np.array([self.ledgers[o].base for o in owners.tolist()])
+            return None
+        order = np.argsort(asked, kind="stable")
+        asked, places = asked[order], places[order]
+        base = np.array([self.ledgers[o].base for o in self.rows.owners(places).tolist()])
         labels, moments = self.rows.values[places], self.terms.moments(self.rows.ticks[places], base)
         self._found(places)
-        order = np.argsort(asked, kind="stable")
-        self._join(hashes[asked[order]], labels[order], moments[order])
+        return hashes[asked], labels, moments
 
     def release(self, number: int) -> None:
         """A pane takes no more predictions; where no window was judged on it, they are forgotten at `sweep`."""
@@ -140,8 +146,8 @@ class LabelBook:
         unknown = np.ones(len(hashes), bool)
         unknown[asked] = False
         if len(asked):
-            owners, at = np.unique(self.rows.owners(places), return_inverse=True)
-            ledgers = [self.ledgers[number] for number in owners.tolist()]
+            owners, at = self.rows.by_owner(places)
+            ledgers = [self.ledgers[number] for number in owners]
             is_early = np.array([ledger.is_early for ledger in ledgers])[at]
             self._meet_early(places[is_early], values[asked[is_early]], moments[asked[is_early]])
             rest = ~is_early
@@ -178,9 +184,8 @@ class LabelBook:
             self.touched |= ledgers[i].windows
         self._earliest = min(self._earliest, int(numbers[taken].min()))
         if self.log is not None:
-            self.log.joined(
-                ledgers, at[taken], (rows.hashes[places[taken]], values[taken], ticks[taken]), self.terms.wait_bins
-            )
+            columns = rows.hashes[places[taken]], values[taken], ticks[taken]
+            self.log.joined(ledgers, at[taken], columns, self.terms.wait_bins)
 
     def _meet_early(self, places: np.ndarray, values: np.ndarray, moments: np.ndarray) -> None:
         """Labels of ids whose label waits already: the first by event time goes on waiting."""
@@ -308,11 +313,8 @@ class LabelBook:
         """The window with those of its labels that are there and came before a boundary."""
         window, ledgers = waiting.window, [self.ledgers[n] for n in waiting.ledgers if n in self.ledgers]
         table = (counter := self.counters[window.profile]).restored(waiting.kept)
-        chosen = [np.empty(0, np.intp)]
-        for ledger in ledgers:
-            places, numbers = self._numbers(ledger)
-            chosen.append(places[numbers <= boundary])
-        places = np.concatenate(chosen)
+        chosen = (places[numbers <= boundary] for places, numbers in map(self._numbers, ledgers))
+        places = np.concatenate([np.empty(0, np.intp), *chosen])
         places = places[np.argsort(self.rows.hashes[places], kind="stable")]  # sums do not depend on who came first
         predictions = self.rows.values[places]
         counter.count(table, predictions, decoded(self.rows.labels[places], predictions, is_numeric=self._is_numeric))
@@ -363,19 +365,18 @@ class LabelBook:
         rows, most = self.rows, self.rows.most
         if rows.n + n <= most:
             return
-        judged = sorted(item for item in self.expiring if not self.ledgers[item[1]].is_early)
-        for item in judged:
+        known = {item for item in self.expiring if item[1] in self.ledgers}  # a ledger may stand there twice
+        for _, number in sorted(item for item in known if not self.ledgers[item[1]].is_early):
             if rows.n + n <= most - most // 8:
                 break
-            self.expiring.remove(item)
-            self.free(self.ledgers[item[1]])
+            self.free(self.ledgers[number])
+        self.expiring = [item for item in known if item[1] in self.ledgers]
         heapify(self.expiring)
         while rows.n and rows.n + n > most and self.level < MOST_LEVEL:
             self.level += 1
             rows.thin(self.level)
         for ledger in self.ledgers.values():
-            places = rows.places(ledger.number)
-            ledger.n, ledger.n_labelled = len(places), int((rows.ticks[places] != UNLABELLED).sum())
+            ledger.n, ledger.n_labelled = rows.counts(ledger.number)
         self.n_early = sum(ledger.n for ledger in self.early.values())
         self.touched |= self.waiting.keys()
         self._boundaries.clear()

@@ -2,18 +2,22 @@
 
 A row is the hash of an id, a value (what was predicted, or a label that waits for it), the label in four bytes, and
 when it came, in ticks that its owner counts. 24 bytes, and 6 of an open-addressing table of the rows' places: 60 MB for
-two million. Places are given in the order of arrival; whoever a row belongs to is found by its place.
+two million. Places are given in the order of arrival; whoever a row belongs to is found by its place. Most searches in
+the table are over after a place or two; those that are not look at eight places at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 UNLABELLED = 2**32 - 1  # the tick of a row that has no label yet
 LAST_TICK = UNLABELLED - 1
-_LEAST = 1 << 13  # places of the smallest table
-_BLOCK = 1 << 16  # rows moved or entered at a time, which bounds the memory that this takes
+_LEAST, _GROWTH = 1 << 16, 4  # places of the smallest table; how many times larger the next one is
+_BLOCK = 1 << 14  # rows moved or entered at a time, which bounds the memory that this takes
 _FULL = 0.75  # of a table
+_AHEAD = 8  # places of the table looked at together
+_STEPS = np.arange(_AHEAD)
+_NO_PLACES = np.empty(0, np.intp)
 _LOW = np.uint64(0xFFFF_FFFF)
 _HALF = np.uint64(32)
 
@@ -34,6 +38,7 @@ class Pending:
         self.most, self._capacity = most, capacity
         self._used, self.n = 0, 0  # places given, rows that live
         self._table = np.zeros(_LEAST, np.uint32)  # place + 1, 0 = none
+        self._has_twins = False  # whether two rows in the table may have one hash
         self._starts = np.zeros(64, np.int64)  # the first place of each run of one owner
         self._owners = np.zeros(64, np.int64)
         self._n_runs = 0
@@ -58,31 +63,68 @@ class Pending:
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(which of the hashes, place of a row that has it), intp: every row of each."""
-        asked: np.ndarray = np.arange(len(hashes))
         at = self._home(hashes)
-        found_asked, found = [], []
+        entries = self._table.take(at)
+        asked = np.flatnonzero(entries)  # a search goes on up to the first place that is free
+        places = entries[asked].astype(np.intp) - 1
+        same = self.hashes.take(places) == hashes[asked]
+        found_asked, found = [asked[same]], [places[same]]
+        if not self._has_twins:
+            asked = asked[~same]
+        at = at[asked] + 1
         while len(asked):
-            places = self._table[at].astype(np.intp)
-            there = places > 0
-            asked, at, places = asked[there], at[there], places[there] - 1
-            same = self.hashes[places] == hashes[asked]
-            if same.any():
-                found_asked.append(asked[same])
-                found.append(places[same])
-            at = at + 1
-            at[at == len(self._table)] = 0
-        nothing = np.empty(0, np.intp)
-        return np.concatenate([nothing, *found_asked]), np.concatenate([nothing, *found])
+            entries = self._table.take(self._ahead(at))
+            taken = np.logical_and.accumulate(entries != 0, axis=1)
+            which, column = np.nonzero(taken)
+            places = entries[which, column].astype(np.intp) - 1
+            same = self.hashes.take(places) == hashes[asked[which]]
+            found_asked.append(asked[which[same]])
+            found.append(places[same])
+            more = taken[:, -1]
+            if not self._has_twins:
+                more[which[same]] = False
+            asked, at = asked[more], at[more] + _AHEAD
+        return np.concatenate(found_asked), np.concatenate(found)
+
+    def find_of(self, owners: Iterable[int], hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same among the rows of owners that have few, no two of which have one hash."""
+        places = np.concatenate([_NO_PLACES, *(self.places(owner) for owner in owners)])
+        if not len(places):
+            return _NO_PLACES, _NO_PLACES
+        theirs = self.hashes[places]
+        order = np.argsort(theirs)
+        at = np.searchsorted(theirs, hashes, sorter=order)
+        places = places[order.take(at, mode="clip")]
+        asked = np.flatnonzero(self.hashes[places] == hashes)
+        return asked, places[asked]
 
     def owners(self, places: np.ndarray) -> np.ndarray:
         """Whose the rows are, int64."""
-        return np.asarray(self._owners[np.searchsorted(self._starts[: self._n_runs], places, "right") - 1])
+        return np.asarray(self._owners[self._runs(places)])
+
+    def by_owner(self, places: np.ndarray) -> tuple[list[int], np.ndarray]:
+        """The owners of some rows, in their order, and which of them each row's is, intp."""
+        runs = self._runs(places)
+        met = np.flatnonzero(np.bincount(runs, minlength=self._n_runs))
+        owners, of_run = np.unique(self._owners[met], return_inverse=True)
+        at = np.zeros(self._n_runs, np.intp)
+        at[met] = of_run
+        return owners.tolist(), at[runs]
+
+    def _runs(self, places: np.ndarray) -> np.ndarray:
+        """In which run of one owner's rows each lies, intp."""
+        return np.asarray(np.searchsorted(self._starts[: self._n_runs], places, "right") - 1)
 
     def places(self, owner: int) -> np.ndarray:
         """The places of an owner's rows, intp, in the order in which they were added."""
         spans = self.spans.get(owner, [])
         found = np.concatenate([np.empty(0, np.intp), *(np.arange(a, b) for a, b in spans)])
         return np.asarray(found[self.hashes[found] != 0])
+
+    def counts(self, owner: int) -> tuple[int, int]:
+        """How many rows an owner has, and how many of them have their label."""
+        places = self.places(owner)
+        return len(places), int((self.ticks[places] != UNLABELLED).sum())
 
     def remove(self, places: np.ndarray) -> None:
         """These rows are gone."""
@@ -137,14 +179,15 @@ class Pending:
         self._enter_all()
 
     def _enter_all(self) -> None:
-        """Makes the table anew, twice as large where it is too full."""
+        """Makes the table anew, larger where it is too full."""
         size = len(self._table)
         while self._used > _FULL * size / 2:
-            size *= 2
-        size = min(size, int(self._capacity / _FULL) + 1)
+            size *= _GROWTH
+        size, self._has_twins = min(size, int(self._capacity / _FULL) + 1), False
         if size == len(self._table):
             self._table[:] = 0
         else:
+            self._table = self._table[:0].copy()  # the old one goes before the new one comes
             self._table = np.zeros(size, np.uint32)
         for block in self._blocks():
             self._enter(block.start, block.stop)
@@ -153,16 +196,32 @@ class Pending:
         """Where in the table the search for a hash begins: by its low bits, which no sample chooses by."""
         return (((hashes & _LOW) * np.uint64(len(self._table))) >> _HALF).astype(np.intp)
 
+    def _ahead(self, at: np.ndarray) -> np.ndarray:
+        """The places of the table from each on, (n, _AHEAD): what a search or an entry looks at together."""
+        slots = at[:, None] + _STEPS
+        slots[slots >= len(self._table)] -= len(self._table)
+        return slots
+
     def _enter(self, first: int, stop: int) -> None:
+        """Each row goes to the first place of the table that is free from its home on."""
         places = np.arange(first, stop)
         places = places[self.hashes[places] != 0]
-        at, entries = self._home(self.hashes[places]), (places + 1).astype(np.uint32)
+        hashes, entries = self.hashes[places], (places + 1).astype(np.uint32)
+        at = self._home(hashes)
+        free = self._table.take(at) == 0
         while len(entries):
-            free = self._table[at] == 0
             self._table[at[free]] = entries[free]  # of several at one place, one stays
-            left = self._table[at] != entries
-            at, entries = at[left] + 1, entries[left]
-            at[at == len(self._table)] = 0
+            left = self._table.take(at) != entries
+            at, entries, hashes = at[left], entries[left], hashes[left]
+            slots = self._ahead(at)
+            there = self._table.take(slots)
+            taken = np.logical_and.accumulate(there != 0, axis=1)
+            if not self._has_twins:
+                which, column = np.nonzero(taken)
+                others = self.hashes.take(there[which, column].astype(np.intp) - 1)
+                self._has_twins = bool((others == hashes[which]).any())
+            free = ~taken[:, -1]
+            at = slots[np.arange(len(at)), np.where(free, taken.sum(axis=1), _AHEAD - 1)]
 
 
 def in_sample(hashes: np.ndarray, level: int) -> np.ndarray:

@@ -194,7 +194,7 @@ class Store(StoredProfiles):
                 policy=None if policy is None else policy[0],
                 parts={(version, end_s): part for version, end_s, part in parts},
                 halves=HalvesState({HalfKey(*row[:2]): Half(*row[2:]) for row in halves}, times_s, read),
-                labels=load_labels(self._database),
+                labels=load_labels(self._database, self._path),
             )
 
     def decisions(self, since_s: float | None = None) -> Iterator[bytes]:

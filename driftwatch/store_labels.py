@@ -1,8 +1,13 @@
 """The tables of late labels in the state file."""
 
 import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
 
 from driftwatch.label_log import Entry, LabelChanges, LabelState
+from driftwatch.store_schema import state_errors
+
+_AT_ONCE = 20  # entries: of a full log all of them would take tens of megabytes
 
 
 def save_labels(database: sqlite3.Connection, changes: LabelChanges) -> None:
@@ -20,15 +25,34 @@ def save_labels(database: sqlite3.Connection, changes: LabelChanges) -> None:
     database.execute("INSERT OR REPLACE INTO label_book VALUES (1, ?)", (changes.book,))
 
 
-def load_labels(database: sqlite3.Connection) -> LabelState:
+class StoredEntries:
+    """The log's entries in their order, read from the file a few at a time, as often as they are asked for."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path | None) -> None:
+        self._database, self._path = database, path
+
+    def __iter__(self) -> Iterator[Entry]:
+        last = -1
+        while True:
+            with state_errors(self._path):
+                rows = self._database.execute(
+                    "SELECT seq, ledger, expires, kind, body FROM label_log WHERE seq > ? ORDER BY seq LIMIT ?",
+                    (last, _AT_ONCE),
+                ).fetchall()
+            if not rows:
+                return
+            yield from (Entry(*row) for _, *row in rows)
+            last = rows[-1][0]
+
+
+def load_labels(database: sqlite3.Connection, path: Path | None) -> LabelState:
     """All that the last save left."""
     book = database.execute("SELECT state FROM label_book").fetchone()
-    entries = database.execute("SELECT ledger, expires, kind, body FROM label_log ORDER BY seq")
     return LabelState(
         ledgers=dict(database.execute("SELECT number, state FROM label_ledgers ORDER BY number")),
         windows={
             n: row for n, *row in database.execute("SELECT number, profile, body FROM label_windows ORDER BY number")
         },
-        entries=tuple(Entry(*row) for row in entries),
+        entries=StoredEntries(database, path),
         book=None if book is None else book[0],
     )

@@ -59,7 +59,7 @@ class Scores:
         Rows whose prediction is no probability, or whose label is not 0 or 1, are left out and counted.
         """
         with np.errstate(invalid="ignore"):
-            usable = (prediction >= 0) & (prediction <= 1) & np.isin(label, (0, 1))
+            usable = (prediction >= 0) & (prediction <= 1) & ((label == 0) | (label == 1))
         p, y = prediction[usable], label[usable]
         cells, n = self.cells(p), self.n_cells
         by_label = np.bincount(cells + n * y.astype(np.intp), minlength=2 * n)

@@ -9,7 +9,7 @@ decoders do not even see that a text in them is no UTF-8.
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress, islice
 from typing import Any
 
@@ -18,10 +18,10 @@ import numpy as np
 
 from driftwatch.decode import cells, lenient
 from driftwatch.decode.columns import Columns, categories, in_range, numbers, take_marks, times, vectors
-from driftwatch.decode.labels import READ_LABELS
+from driftwatch.decode.labels import READ_LABELS, PlainLabels
 from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
 from driftwatch.decode.plain_rows import Events, Ready
-from driftwatch.records import Decoded, Frames, Labels, Lines, Mark, Poison, Records, Schema
+from driftwatch.records import Decoded, Frames, Labels, Lines, Mark, Poison, Records, Schema, Shard
 
 PORTION = 200
 UNMARKED = np.empty((0, 2), np.intp)
@@ -67,12 +67,16 @@ class JsonDecoder:
         self._is_feature = np.array([c.group == "features" for c in in_order], bool)
         self._makes_record = np.array([c.group != "fields" for c in in_order], bool)
         # Features that do not lie in one container are absent only where all of them are; else they are missing.
-        self._read_stated = self._root.reader((ID, TIME, MODEL, VERSION, LABEL))
+        self._read_stated = self._root.readers((ID, TIME, MODEL, VERSION, LABEL))
         self._label = None if schema.label is None else READ_LABELS[schema.label.kind]
+        self._plain_labels = None if schema.label is None else PlainLabels(self._root, schema)
         self._is_scattered = len({c.path[:-1] or c.path for c in in_order if c.group == "features"}) > 1
+        self._no_rows = self.decode(Frames(Shard(""), (), np.zeros(1, np.int64))).records
 
     def decode(self, frames: Frames) -> Decoded:
         """The rows, the labels, the poison and the discarded of a batch; every message is exactly one of them."""
+        if self._plain_labels is not None and (plain := self._plain_labels(frames.messages)) is not None:
+            return self._all_labels(frames, *plain)
         batch = self._read(frames)
         rows = np.delete(np.arange(len(frames.messages)), batch.aside)
         labels, n_invalid = None, 0
@@ -112,6 +116,14 @@ class JsonDecoder:
         end = int(frames.positions[-1])
         return Decoded(records, poison, end, dict(batch.discarded), labels=labels, invalid_labels=n_invalid)
 
+    def _all_labels(self, frames: Frames, ids: list[Any], times: list[Any], labels: list[Any]) -> Decoded:
+        """The same of messages that are labels of this model and nothing besides."""
+        n, batch, schema = len(ids), _Batch(frames), self._schema
+        found, n_invalid = self._labels(batch, np.arange(n), (ids, times, (schema.model,) * n, (None,) * n, labels))
+        records = replace(self._no_rows, shard=frames.shard)
+        poison, end = tuple(batch.poison), int(frames.positions[-1])
+        return Decoded(records, poison, end, dict(batch.discarded), labels=found, invalid_labels=n_invalid)
+
     def _values(self, events: Sequence[msgspec.Struct]) -> list[Sequence[Any]]:
         """The values of every slot."""
         # A column may claim the place of model, version or label: then their slots stay as they are here.
@@ -142,7 +154,7 @@ class JsonDecoder:
         """The values of the slots that are no columns."""
         if self._read_stated is None or not events:
             return self._values(events)
-        return tuple(zip(*map(self._read_stated, events), strict=True))
+        return tuple(tuple(map(read, events)) for read in self._read_stated)
 
     def _labels(self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]]) -> tuple[Labels, int]:
         """The labels in the messages `rows`; and how many hold a value that is none."""

@@ -1,14 +1,15 @@
-"""The values at a label's place → an array: numbers as they are, classes as their codes."""
+"""The values at a label's place → an array: numbers as they are, classes as their codes; messages that are labels."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 import numpy as np
 
 from driftwatch.decode.cells import category
 from driftwatch.decode.columns import numbers
-from driftwatch.records import class_code
+from driftwatch.decode.layout import ID, LABEL, MODEL, TIME, VERSION, Leaf, Node
+from driftwatch.records import Lines, Schema, class_code
 
 _NONE = (msgspec.UNSET, None)
 
@@ -57,3 +58,59 @@ READ_LABELS: Mapping[str, Callable[[Sequence[object]], tuple[np.ndarray, np.ndar
     "categorical": class_labels,
 }
 """How the values of each kind of label are read."""
+
+_LEAST = 8  # messages that are worth a look
+_NOT_THERE = Annotated[int, msgspec.Meta(gt=0, lt=0)] | msgspec.UnsetType  # no value is taken
+
+
+class PlainLabels:
+    """Reads batches in which every message is a label of this model, without fault, and nothing besides.
+
+    What it does not take others have to look at; that is told from the first message as a rule.
+    """
+
+    def __init__(self, root: Node, schema: Schema) -> None:
+        children = list(zip(root.keys, root.children, strict=True))
+        key_of = {child.slot: key for key, child in children if isinstance(child, Leaf)}
+        leaf_of = {child.slot: child for child in root.children if isinstance(child, Leaf)}
+        self._is_apt = {ID, TIME, LABEL} <= key_of.keys()
+        if not self._is_apt:  # they lie further inside
+            return
+        fields: list[tuple[str, str, Any, Any]] = [
+            (name, key_of[slot], leaf_of[slot].typed, msgspec.NODEFAULT)
+            for name, slot in (("id", ID), ("time", TIME), ("label", LABEL))
+        ]
+        if MODEL in key_of:
+            fields.append(("model", key_of[MODEL], Literal.__getitem__(schema.model) | None, None))
+        if VERSION in key_of:
+            fields.append(("version", key_of[VERSION], leaf_of[VERSION].typed, None))
+        fields += [
+            (f"column{i}", key, _NOT_THERE, msgspec.UNSET)
+            for i, (key, child) in enumerate(children)
+            if child.holds_columns
+        ]
+        kind = msgspec.defstruct(
+            "PlainLabel",
+            [(name, typed, default) for name, _, typed, default in fields],
+            rename={name: key for name, key, _, _ in fields},
+            gc=False,
+            eq=False,
+        )
+        decoder = msgspec.json.Decoder(kind)
+        self._decode, self._decode_lines = decoder.decode, decoder.decode_lines
+
+    def __call__(self, messages: Sequence[bytes]) -> tuple[list[Any], list[Any], list[Any]] | None:
+        """Their ids, times and labels as they were sent; None where a message is anything else."""
+        n = len(messages)
+        if not self._is_apt or n < _LEAST:
+            return None
+        try:
+            self._decode(messages[0])
+            self._decode(messages[n - 1])
+            lines = isinstance(messages, Lines)
+            events: list[Any] = self._decode_lines(messages.block) if lines else [self._decode(m) for m in messages]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(events) != n:
+            return None
+        return [e.id for e in events], [e.time for e in events], [e.label for e in events]

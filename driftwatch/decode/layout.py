@@ -94,10 +94,10 @@ class Node:
                 break
         return found
 
-    def reader(self, slots: Sequence[int]) -> Callable[[Any], Any] | None:
+    def readers(self, slots: Sequence[int]) -> list[Callable[[Any], Any]] | None:
         """What takes the values of some slots out of a struct of this node; None where they do not all lie here."""
         at = {child.slot: f"f{i}" for i, child in enumerate(self.children) if isinstance(child, Leaf)}
-        return attrgetter(*(at[slot] for slot in slots)) if all(slot in at for slot in slots) else None
+        return [attrgetter(at[slot]) for slot in slots] if all(slot in at for slot in slots) else None
 
     def leaves(self) -> Iterator[Leaf]:
         """All leaves below."""

@@ -210,3 +210,15 @@ def test_in_whatever_batches_labels_come_the_same_is_used(n: int) -> None:
     used = sorted(some, key=lambda found: found[1])
     boundary = 10.0 * (used[374][1] // 10 + 1)
     assert [found[:3] for found in judged(book, 100.0)] == [[boundary, 10.0, sum(t < boundary for _, t, _ in some)]]
+
+
+def test_a_pane_let_go_of_in_the_turn_its_window_was_judged_makes_room_once() -> None:
+    book = a_book(most=10)
+    first, second = book.open(0.0, "p"), book.open(SLIDE, "p")
+    book.enter(first, records([f"a{i}" for i in range(6)]), slice(None))
+    book.register([a_window(0, (first,), 6)])
+    book.release(first)
+    assert len(book.due(2 * WAIT)) == 1
+    book.enter(second, records([f"b{i}" for i in range(8)]), slice(None))
+    assert list(book.ledgers) == [second]
+    assert (book.level, book.rows.n) == (0, 8)
