@@ -21,7 +21,7 @@ import numpy as np
 from modelops.asgi import listen, server
 from modelops.metrics import ServiceMetrics
 from modelops.router import Router, Table, Target
-from tests.modelops import served, world
+from tests.modelops import served_model, world
 
 SECONDS = 5.0
 CLIENTS = 64
@@ -101,7 +101,7 @@ def made(folder: Path, max_batch: int) -> Path:
     """A configuration with two registered versions."""
     entry = {"server": {"max_batch": max_batch, "max_wait_ms": 2.0 if max_batch > 1 else 0.0}}
     config = world.make_folder(folder, entry=entry)
-    served.register(config, n_versions=2, kind="hist_gradient_boosting")
+    served_model.register(config, n_versions=2, kind="hist_gradient_boosting")
     return config
 
 

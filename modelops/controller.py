@@ -110,7 +110,8 @@ class Controller:
             wanted = self._advance(model, entry, *found, champion, ready)
         elif champion is not None:
             shares = ((champion, 1.0),) if champion in ready else ()
-            wanted = Wanted(frozenset({champion}), machine.Route(shares), (champion,), champion, None)
+            route = machine.Route(shares, spares=(champion,))
+            wanted = Wanted(frozenset({champion}), route, (champion,), champion, None)
         else:
             return
         self._switch(model, wanted)

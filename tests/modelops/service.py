@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,17 @@ def servers_of(config: Path) -> list[int]:
             if b"predict" in words and str(config).encode() in words:
                 found.append(int(folder.name))
     return found
+
+
+def ready_servers(made: Service) -> int:
+    """How many model servers answer."""
+    count = 0
+    for pid in servers_of(made.config):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            port = words[words.index(b"--port") + 1].decode()
+            count += ask(f"http://127.0.0.1:{port}/readyz")[0] == 200
+    return count
 
 
 @contextmanager

@@ -1,0 +1,130 @@
+"""Requests that fail while a version is rolled out: python -m benchmarks.rollouts [CASE …]
+
+Real processes on loopback: `modelops serve` with its router, a model server for each version (HistGradientBoosting),
+and a client that sends at a fixed rate, each request at its intended time. In each case at least 10,000 requests are
+sent, from before the rollout begins until after it has ended. Without a CASE all are run and docs/rollouts.md is written.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import document
+from tests.modelops import served_model, world
+from tests.modelops.open_load import Load
+from tests.modelops.service import Service, ready_servers, run, service, servers_of, wait_for
+
+RATE = 300.0
+REQUESTS = 10_000
+BEFORE = 500  # requests before the rollout begins
+PLAN = {"observe": "2s", "min_requests": 200, "watch": "2s", "steps": [0.1, 0.5], "min_labels": 10**9}
+HEAD = ("case", "ended", "requests", "failed", "outage, s", "answered by version", "p50, ms", "p99, ms", "logged")
+Result = dict[str, Any]
+
+
+def nothing(made: Service, load: Load) -> None:
+    """The rollout goes its way."""
+
+
+def abort(made: Service, load: Load) -> None:
+    """Taken back while the challenger answers half of the requests."""
+    wait_for(lambda: (found := made.get("/v1/rollouts")) and found[0]["step"] == 1, made.text)
+    assert run("rollout", "abort", "credit", "-c", made.config).returncode == 0
+
+
+def kill(made: Service, load: Load) -> None:
+    """SIGKILL to both model servers, one after the other, while both answer."""
+    wait_for(lambda: (found := made.get("/v1/rollouts")) and found[0]["step"] == 1, made.text)
+    assert run("rollout", "pause", "credit", "-c", made.config).returncode == 0
+    for pid in servers_of(made.config):
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: ready_servers(made) == 2, made.text)
+        sent = len(load.done)
+        wait_for(lambda n=sent: len(load.done) > n + 500, made.text)
+    assert run("rollout", "resume", "credit", "-c", made.config).returncode == 0
+
+
+CASES: dict[str, tuple[str, Callable[[Service, Load], None]]] = {
+    "canary": ("canary", nothing),
+    "blue-green": ("blue_green", nothing),
+    "shadow": ("shadow", nothing),
+    "canary, taken back": ("canary", abort),
+    "canary, model servers killed": ("canary", kill),
+    "recreate": ("recreate", nothing),
+}
+
+
+def measured(made: Service, case: str, version: int, *, rate: float = RATE, requests: int = REQUESTS) -> Result:
+    """One case: what became of the requests."""
+    strategy, meanwhile = CASES[case]
+    path = made.config.parent / "credit.yaml"
+    recipe = json.loads(path.read_text())
+    recipe["rollout"] |= PLAN | {"strategy": strategy}
+    path.write_text(json.dumps(recipe))
+    champion = made.get("/v1/models")["credit"]["aliases"]["champion"]
+    with Load(made.router, rate, name=case) as load:
+        wait_for(lambda: len(load.done) >= BEFORE, made.text)
+        started = run("rollout", "start", "credit", version, "-c", made.config)
+        assert started.returncode == 0, started.stderr
+        meanwhile(made, load)
+        wait_for(lambda: made.phase() in ("promoted", "rolled_back"), made.text)
+        wait_for(lambda: len(load.done) >= requests, made.text)
+    ended = made.get("/v1/rollouts")[0]
+    ids = [json.loads(line)["id"] for line in (made.config.parent / "log" / "predictions.jsonl").read_bytes().splitlines()]
+    logged = [id for id in ids if id.startswith(f"{case}-")]
+    answered = {one.id for one in load.done if one.status == 200}
+    return {
+        "case": case, "champion": champion, "ended": ended["phase"], "reason": ended["reason"],
+        "requests": len(load.done), "failed": len(load.failed), "outage_s": load.outage_s(),
+        "versions": load.versions, "p50_ms": load.quantile_ms(0.5), "p99_ms": load.quantile_ms(0.99),
+        "missing": len(answered - set(logged)), "twice": len(logged) - len(set(logged)),
+        "statuses": sorted({one.status for one in load.failed}),
+    }  # fmt: skip
+
+
+def row(found: Result) -> list[str]:
+    """A line of the table."""
+    versions = ", ".join(
+        f"{'old' if int(v) == found['champion'] else 'new'} {n:,}" for v, n in found["versions"].items()
+    )
+    logged = "each once" if not found["missing"] + found["twice"] else f"{found['missing']} not, {found['twice']} twice"
+    return [
+        found["case"], found["ended"].replace("_", " "), f"{found['requests']:,}", f"{found['failed']:,}",
+        f"{found['outage_s']:.1f}" if found["failed"] else "none", versions, f"{found['p50_ms']:.1f}",
+        f"{found['p99_ms']:.0f}", logged,
+    ]  # fmt: skip
+
+
+def main(cases: Sequence[str]) -> None:
+    """The cases one after the other, on one service."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        config = world.make_folder(Path(folder))
+        served_model.register(config, n_versions=1 + len(CASES), kind="hist_gradient_boosting")
+        with service(config) as made:
+            wait_for(lambda: ready_servers(made) == 1, made.text)
+            for version, case in enumerate(cases or CASES, 2):
+                began_s = time.monotonic()
+                found = measured(made, case, version)
+                rows.append(row(found))
+                print(f"{' | '.join(rows[-1])}  ({time.monotonic() - began_s:.0f} s) {found['reason']} {found['statuses']}")
+    if not cases:
+        body = (
+            f"`modelops serve` with its router, a model server for each version, and a client that sends {RATE:.0f} "
+            "requests a second, each at its intended time; latencies count from then. All share the two cores. Both "
+            "model servers of *model servers killed* got SIGKILL while both answered, one after the other. *Logged*: "
+            "whether the prediction log holds each answered request once; a server that is killed between its log and "
+            "its answer leaves a row twice, and driftwatch counts an id once. `recreate` ends the old server before "
+            "the new one begins: that is its outage, as declared."
+        )
+        document.write("rollouts", "Requests during a rollout", document.command(), [document.table(HEAD, rows), body])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
