@@ -76,7 +76,9 @@ def measured(made: Service, case: str, version: int, *, rate: float = RATE, requ
         wait_for(lambda: made.phase() in ("promoted", "rolled_back"), made.text)
         wait_for(lambda: len(load.done) >= requests, made.text)
     ended = made.get("/v1/rollouts")[0]
-    ids = [json.loads(line)["id"] for line in (made.config.parent / "log" / "predictions.jsonl").read_bytes().splitlines()]
+    ids = [
+        json.loads(line)["id"] for line in (made.config.parent / "log" / "predictions.jsonl").read_bytes().splitlines()
+    ]
     logged = [id for id in ids if id.startswith(f"{case}-")]
     answered = {one.id for one in load.done if one.status == 200}
     return {
@@ -113,7 +115,9 @@ def main(cases: Sequence[str]) -> None:
                 began_s = time.monotonic()
                 found = measured(made, case, version)
                 rows.append(row(found))
-                print(f"{' | '.join(rows[-1])}  ({time.monotonic() - began_s:.0f} s) {found['reason']} {found['statuses']}")
+                print(
+                    f"{' | '.join(rows[-1])}  ({time.monotonic() - began_s:.0f} s) {found['reason']} {found['statuses']}"
+                )
     if not cases:
         body = (
             f"`modelops serve` with its router, a model server for each version, and a client that sends {RATE:.0f} "

@@ -23,7 +23,7 @@ from modelops.gate import Verdict
 from modelops.job import Job, RolloutEnded
 from modelops.job_queue import JobQueue
 from modelops.metrics import ServiceMetrics
-from modelops.prediction_log import shadow_log
+from modelops.prediction_log import shadow_log, steady
 from modelops.recipe import Recipe
 from modelops.registry import Registry
 from modelops.rollout import Observation, Performance, Rollout, Wanted
@@ -216,12 +216,16 @@ class Controller:
     async def _measured_in_thread(
         self, model: str, entry: ModelEntry, recipe: Recipe, rollout: Rollout, measured: Measured
     ) -> None:
-        logs = [entry.predictions, shadow_log(entry.predictions)]
-        files = [*logs, *([] if entry.labels is None else [entry.labels])]
+        labels = [] if entry.labels is None else [entry.labels]
         warehouse = Warehouse(self.config.state.folder)
         chosen = Selection(model, rollout.began_s)
+
+        def scores() -> dict[str, np.ndarray]:
+            with steady(entry.predictions) as files, steady(shadow_log(entry.predictions)) as copied:
+                return warehouse.live_scores([*files, *copied, *labels], recipe.data, chosen)
+
         try:
-            pairs = await asyncio.to_thread(warehouse.live_scores, files, recipe.data, chosen)
+            pairs = await asyncio.to_thread(scores)
         except DataError as error:
             log.warning("%s: live performance is unknown: %s", model, error)
             return

@@ -18,6 +18,20 @@ class ServerMetrics:
         )
         self.errors = Counter("model_server_errors", "Requests not answered.", ["model", "status"], registry=registry)
         self.unlogged = Counter("model_server_unlogged", "Predictions that no log took.", VERSION, registry=registry)
+        self.delivered = Counter(
+            "model_server_delivered_rows",
+            "Rows of the log that a receiver took.",
+            ["model", "receiver"],
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "model_server_dropped_rows", "Rows that a receiver will never have.", ["model", "receiver", "reason"],
+            registry=registry,
+        )  # fmt: skip
+        self.waiting = Gauge(
+            "model_server_waiting_bytes", "Bytes of the log that wait for a receiver.", ["model", "receiver"],
+            registry=registry,
+        )  # fmt: skip
         self.batch = Histogram(
             "model_server_batch_rows", "Rows predicted at once.", VERSION, registry=registry, buckets=BATCHES
         )

@@ -41,7 +41,7 @@ class Target(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Where a model's requests go. `spares`, in order: who is asked where their own server is gone, or none is ready."""
+    """Where a model's requests go. `spares`, in order, are asked where their own server is gone, or none is ready."""
 
     targets: tuple[Target, ...]
     spares: tuple[Target, ...] = ()
