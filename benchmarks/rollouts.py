@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import document
 from tests.modelops import served_model, world
 from tests.modelops.open_load import Load
-from tests.modelops.service import Service, ready_servers, run, service, servers_of, wait_for
+from tests.modelops.service import Service, ready_servers, run, servers_of, service, wait_for
 
 RATE = 300.0
 REQUESTS = 10_000

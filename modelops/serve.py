@@ -66,12 +66,16 @@ async def serve(config: Config, config_path: Path) -> None:
             await controller.tick()
             ticked[0] = time.monotonic()
 
+        async def revive() -> None:
+            for name, limit in limits.items():
+                queue.revive(name, limit, now_s=time.time())
+
         async def mirror() -> None:
             if not registry.is_mirrored():
                 await _mirror(config_path)
 
         api = make_app(config, receiver, parts, metrics, missing=missing)
-        loops = [(tick, config.tick), (executor.step, config.tick), (mirror, MIRROR_S)]
+        loops = [(tick, config.tick), (executor.step, config.tick), (revive, config.tick), (mirror, MIRROR_S)]
         try:
             await _serve_all(config, api, router, loops)
         finally:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from modelops.config import HttpTarget, KafkaTarget, ModelEntry, Rotation
-from modelops.delivery.worker import Delivery, Tidying, deliveries
+from modelops.delivery.worker import Tidying, deliveries
 from modelops.metrics import ServerMetrics
 from modelops.prediction_log import PredictionLog, rotated
-from tests.modelops.service import free_port, wait_for
+from tests.modelops.service import ask, free_port, wait_for
 from tests.modelops.test_prediction_log import events
 
 
@@ -255,18 +255,41 @@ def test_a_kafka_topic_has_each_row(world: Callable[..., World], broker: Any) ->
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # kafka-python drops refused sockets
-def test_a_broker_that_comes_later_gets_all(world: Callable[..., World], own_kafka: Callable[..., Any]) -> None:
-    pytest.importorskip("kafka")
+def test_a_model_server_answers_while_its_broker_is_gone(tmp_path: Path, own_kafka: Callable[..., Any]) -> None:
+    kafka = pytest.importorskip("kafka")
+    pytest.importorskip("skops", reason="needs the extra modelops")
+    from tests.modelops import served_model, world
+    from tests.modelops.test_serving import Predicting
+
     broker = own_kafka("auto.create.topics.enable=true")
     address = broker.up()
-    made = world(KafkaTarget(kind="kafka", brokers=(address,), topic="predictions"))
-    made.start()
-    made.write("a", 100)
-    wait_for(lambda: made.value("delivered_rows_total") == 100)
-    broker.kill()
-    made.write("b", 100)
-    wait_for(lambda: made.value("waiting_bytes") > 0)
-    broker.up()
-    wait_for(lambda: made.value("delivered_rows_total") == 200)
-    assert isinstance(made.made[0], Delivery)
+    admin = kafka.KafkaAdminClient(bootstrap_servers=address)
+    admin.create_topics([kafka.admin.NewTopic("predictions", 1, 1)])
+    admin.close()
+    config = world.make_folder(
+        tmp_path, entry={"deliver": [{"kind": "kafka", "brokers": [address], "topic": "predictions"}]}
+    )
+    served_model.register(config)
+    predicting = Predicting(config)
+
+    def metric(name: str) -> float:
+        text = ask(f"{predicting.url}/metrics")[1]
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"model_server_{name}{{"))
+
+    def answered(name: str) -> None:
+        row = world.features(1, 1)
+        assert [predicting.predict(row, f"{name}{i}")[0] for i in range(50)] == [200] * 50
+
+    try:
+        answered("a")
+        wait_for(lambda: metric("delivered_rows_total") == 50)
+        broker.kill()
+        answered("b")
+        wait_for(lambda: metric("waiting_bytes") > 0)
+        broker.up()
+        answered("c")
+        wait_for(lambda: metric("delivered_rows_total") == 150 and metric("waiting_bytes") == 0)
+        assert metric("dropped_rows_total") == 0
+    finally:
+        predicting.process.kill()
+        predicting.process.wait()
