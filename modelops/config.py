@@ -20,6 +20,14 @@ class Listen(Section):
     port: int = Field(ge=0, le=65_535, description="Port; 0 takes a free one.")
 
 
+class Api(Listen):
+    """The service's own interface."""
+
+    token_file: FilePath | None = Field(
+        default=None, description="Bearer tokens for reading, one a line. Default: anyone who reaches it may read."
+    )
+
+
 class Webhook(Section):
     """What the receiver of webhooks takes."""
 
@@ -119,7 +127,7 @@ class State(Section):
 class Config(Section):
     """The configuration of modelops."""
 
-    api: Listen = Field(default=Listen(port=9200), description="Webhooks, jobs, registry, rollouts, metrics, probes.")
+    api: Api = Field(default=Api(port=9200), description="Webhooks, jobs, registry, rollouts, metrics, probes.")
     router: Listen = Field(default=Listen(port=8080), description="Where predictions are asked for.")
     webhook: Webhook
     models: dict[ModelName, ModelEntry] = Field(

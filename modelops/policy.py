@@ -49,9 +49,7 @@ def decide(alarm: Alarm, jobs: Sequence[Job], limits: Limits, *, champion: str |
     return _queued(made, jobs, limits, now_s)
 
 
-def update(
-    job: Job, alarm: Alarm, others: Sequence[Job], limits: Limits, *, champion: str | None, now_s: float
-) -> Job:
+def update(job: Job, alarm: Alarm, others: Sequence[Job], limits: Limits, *, champion: str | None, now_s: float) -> Job:
     """The job of an alarm whose kind or evidence changed. One that runs goes on: its gate judges what it makes.
 
     One that waits takes the new kind, or is recorded where nothing is to be trained; one that was recorded for its kind

@@ -1,6 +1,7 @@
 """The embedded router: splits requests over versions by a sticky hash, sends copies, is switched between two.
 
-A table is one immutable value: a request that has begun keeps the one it began with. A prediction changes nothing, so a
+A table is one immutable value: a request that has begun keeps the one it began with. `switch`, `restart` and `tally` may
+be called from another thread than the one that serves. A prediction changes nothing, so a
 request whose server is gone is sent to another version's.
 """
 
@@ -94,11 +95,11 @@ class Router:
 
     def restart(self, model: str) -> None:
         """Counts a model's traffic anew, as at the beginning of a phase."""
-        self._tallies = {key: tally for key, tally in self._tallies.items() if key[0] != model}
+        self._tallies = {key: tally for key, tally in self._tallies.copy().items() if key[0] != model}
 
     def tally(self, model: str) -> dict[int, Traffic]:
         """By version, what was answered since `restart`."""
-        return {version: tally.traffic() for (name, version), tally in self._tallies.items() if name == model}
+        return {version: tally.traffic() for (name, version), tally in self._tallies.copy().items() if name == model}
 
     async def close(self) -> None:
         """Ends copies and connections."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -79,7 +80,6 @@ async def serve(config: Config, config_path: Path) -> None:
         try:
             await _serve_all(config, api, router, loops)
         finally:
-            await router.close()
             servers.stop()
             database.close()
 
@@ -87,11 +87,21 @@ async def serve(config: Config, config_path: Path) -> None:
 async def _serve_all(
     config: Config, api: asgi.App, router: Router, loops: Sequence[tuple[Callable[[], Awaitable[object]], float]]
 ) -> None:
-    """Both HTTP servers and the loops, until a signal."""
+    """Both HTTP servers and the loops, until a signal.
+
+    The router has a thread and a loop of its own: whatever holds the others up, a locked state file say, it routes on.
+    """
     listeners = [asgi.listen(at.host, at.port) for at in (config.api, config.router)]
     ports = {name: s.getsockname()[1] for name, s in zip(("api", "router"), listeners, strict=True)}
     write(config.state.folder / "ports.json", json.dumps(ports).encode())
     https = [asgi.server(api), asgi.server(router)]
+    thread = ThreadPoolExecutor(1, "router")
+
+    async def route() -> None:
+        try:
+            await https[1].serve(sockets=[listeners[1]])
+        finally:
+            await router.close()
 
     def stop() -> None:
         for http in https:
@@ -104,9 +114,13 @@ async def _serve_all(
         task.add_done_callback(lambda _: stop())
     log.info("webhooks at http://%s:%d, predictions at http://%s:%d", config.api.host, ports["api"],
              config.router.host, ports["router"])  # fmt: skip
+    routed = asyncio.get_running_loop().run_in_executor(thread, asyncio.run, route())
+    routed.add_done_callback(lambda _: stop())
     try:
-        await asyncio.gather(*(h.serve(sockets=[s]) for h, s in zip(https, listeners, strict=True)))
+        await https[0].serve(sockets=[listeners[0]])
     finally:
+        stop()
+        await routed
         for task in tasks:
             task.cancel()
         for task in tasks:
