@@ -60,8 +60,12 @@ class ServiceMetrics:
             "modelops_router_mirrored", "Copies by outcome.", ["model", "outcome"], registry=registry
         )
         self.accuracy = Gauge(
-            "model_accuracy", "AUC by the labels of live requests, in a rollout.", VERSION, registry=registry
-        )
+            "model_accuracy", "Share of labelled live requests that were answered right, at 0.5.", VERSION,
+            registry=registry,
+        )  # fmt: skip
+        self.auc = Gauge("model_roc_auc", "AUC by the labels of live requests.", VERSION, registry=registry)
+        self.labelled = Gauge("model_labelled_requests", "Requests behind it.", VERSION, registry=registry)
+        self.lost = Gauge("modelops_state_lost", "1 where the state file was deleted or replaced.", registry=registry)
         self.undelivered = Gauge(
             "modelops_profiles_undelivered", "Profiles that a sidecar lacks.", ["model"], registry=registry
         )

@@ -1,8 +1,8 @@
 """The embedded router: splits requests over versions by a sticky hash, sends copies, is switched between two.
 
-A table is one immutable value: a request that has begun keeps the one it began with. `switch`, `restart` and `tally` may
-be called from another thread than the one that serves. A prediction changes nothing, so a
-request whose server is gone is sent to another version's.
+A table is one immutable value: a request that has begun keeps the one it began with. A prediction changes nothing, so a
+request whose server is gone is sent to another version's. `switch`, `restart` and `tally` may be called from another
+thread than the one that serves.
 """
 
 import asyncio

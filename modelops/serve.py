@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ from modelops.steps import write
 
 STILL_S = 30.0  # a controller that has not ticked for longer is not alive
 MIRROR_S = 10.0
+BUSY_S = 2.0  # of a locked state file: probes are to be answered meanwhile
 log = logging.getLogger("modelops")
 
 
@@ -42,7 +44,8 @@ async def serve(config: Config, config_path: Path) -> None:
         recipes.load(entry.recipe)
     keys = [signature.decode_key(read_secret(path)) for path in config.webhook.secret_files]
     lock(config.database.with_suffix(".lock"))
-    database = connect(config.database)
+    database = connect(config.database, busy_s=BUSY_S)
+    opened = os.stat(config.database)
     parts = (
         JobQueue(database, config.database),
         Registry(database, config.database),
@@ -57,15 +60,20 @@ async def serve(config: Config, config_path: Path) -> None:
         executor = Executor(config, config_path, queue, controller.begin)
         limits = {n: Limits(e.policy.cooldown, e.policy.max_per_day) for n, e in config.models.items()}
         receiver = Receiver(queue, keys, limits, Rate(config.webhook.per_minute), config.webhook.max_body)
-        ticked = [time.monotonic()]
+        ticked_s, is_lost = time.monotonic(), False
 
         def missing() -> list[str]:
-            still_s = time.monotonic() - ticked[0]
+            still_s = time.monotonic() - ticked_s
             return [f"the controller has not ticked for {still_s:.0f} s"] if still_s > STILL_S else []
 
         async def tick() -> None:
+            nonlocal ticked_s, is_lost
+            was_lost, is_lost = is_lost, _is_lost(config.database, opened)
+            if is_lost and not was_lost:
+                log.error("%s is not the state that was opened: end the service and put it back.", config.database)
+            metrics.lost.set(is_lost)
             await controller.tick()
-            ticked[0] = time.monotonic()
+            ticked_s = time.monotonic()
 
         async def revive() -> None:
             for name, limit in limits.items():
@@ -126,6 +134,14 @@ async def _serve_all(
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task  # raises what ended it
+
+
+def _is_lost(path: Path, opened: os.stat_result) -> bool:
+    """Whether the state file is not the one that was opened: what is written to that one is lost at the end."""
+    try:
+        return not os.path.samestat(path.stat(), opened)
+    except OSError:
+        return True
 
 
 async def _again(step: Callable[[], Awaitable[object]], pause_s: float) -> None:
