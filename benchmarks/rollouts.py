@@ -22,7 +22,7 @@ from tests.modelops.service import Service, ready_servers, run, servers_of, serv
 
 RATE = 250.0
 REQUESTS = 10_000
-BEFORE = 500  # requests before the rollout begins
+BEFORE = 100  # requests before the rollout begins
 PLAN = {"observe": "2s", "min_requests": 200, "watch": "2s", "steps": [0.1, 0.5], "min_labels": 10**9}
 HEAD = ("case", "ended", "requests", "failed", "outage, s", "answered by version", "p50, ms", "p99, ms", "logged")
 TEXT = (
@@ -35,51 +35,58 @@ TEXT = (
 Result = dict[str, Any]
 
 
-def nothing(made: Service, load: Load) -> None:
+def nothing(made: Service, load: Load, version: int) -> None:
     """The rollout goes its way."""
 
 
-def abort(made: Service, load: Load) -> None:
+def abort(made: Service, load: Load, version: int) -> None:
     """Taken back while the challenger answers half of the requests."""
-    wait_for(lambda: (found := made.get("/v1/rollouts")) and found[0]["step"] == 1, made.text)
-    assert run("rollout", "abort", "credit", "-c", made.config).returncode == 0
+    wait_for(lambda: str(version) in load.versions, made.text)
+    load.wait_for_more(200)
+    command(made, "abort")
 
 
-def kill(made: Service, load: Load) -> None:
-    """SIGKILL to both model servers, one after the other, while both answer."""
-    wait_for(lambda: (found := made.get("/v1/rollouts")) and found[0]["step"] == 1, made.text)
-    assert run("rollout", "pause", "credit", "-c", made.config).returncode == 0
+def kill(made: Service, load: Load, version: int) -> None:
+    """SIGKILL to both model servers, one after the other, while both answer; then on."""
+    wait_for(lambda: str(version) in load.versions, made.text)
     for pid in servers_of(made.config):
+        load.wait_for_more(200)
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: ready_servers(made) == 2, made.text)
-        sent = len(load.done)
-        wait_for(lambda n=sent: len(load.done) > n + 500, made.text)
-    assert run("rollout", "resume", "credit", "-c", made.config).returncode == 0
+    load.wait_for_more(200)
+    command(made, "promote")
 
 
-CASES: dict[str, tuple[str, Callable[[Service, Load], None]]] = {
-    "canary": ("canary", nothing),
-    "blue-green": ("blue_green", nothing),
-    "shadow": ("shadow", nothing),
-    "canary, taken back": ("canary", abort),
-    "canary, model servers killed": ("canary", kill),
-    "recreate": ("recreate", nothing),
+def command(made: Service, word: str) -> None:
+    """A command of the command line."""
+    found = run("rollout", word, "credit", "-c", made.config)
+    assert found.returncode == 0, found.stderr
+
+
+STAYS: Result = {"strategy": "canary", "steps": [0.5], "observe": "600s"}
+CASES: dict[str, tuple[Result, Callable[[Service, Load, int], None]]] = {
+    "canary": ({"strategy": "canary"}, nothing),
+    "blue-green": ({"strategy": "blue_green"}, nothing),
+    "shadow": ({"strategy": "shadow"}, nothing),
+    "canary, taken back": (STAYS, abort),
+    "canary, model servers killed": (STAYS, kill),
+    "recreate": ({"strategy": "recreate"}, nothing),
 }
 
 
 def measured(made: Service, case: str, version: int, *, rate: float = RATE, requests: int = REQUESTS) -> Result:
     """One case: what became of the requests."""
-    strategy, meanwhile = CASES[case]
+    plan, meanwhile = CASES[case]
     path = made.config.parent / "credit.yaml"
     recipe = json.loads(path.read_text())
-    recipe["rollout"] |= PLAN | {"strategy": strategy}
+    recipe["rollout"] |= PLAN | plan
     path.write_text(json.dumps(recipe))
     champion = made.get("/v1/models")["credit"]["aliases"]["champion"]
     with Load(made.router, rate, name=case) as load:
         wait_for(lambda: len(load.done) >= BEFORE, made.text)
         started = run("rollout", "start", "credit", version, "-c", made.config)
         assert started.returncode == 0, started.stderr
-        meanwhile(made, load)
+        meanwhile(made, load, version)
         wait_for(lambda: made.phase() in ("promoted", "rolled_back"), made.text)
         wait_for(lambda: len(load.done) >= requests, made.text)
     ended = made.get("/v1/rollouts")[0]

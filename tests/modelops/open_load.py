@@ -10,6 +10,7 @@ import aiohttp
 import numpy as np
 
 from tests.modelops import world
+from tests.modelops.service import wait_for
 
 LEFT_S = 30.0  # for the answers to the last requests
 
@@ -58,6 +59,11 @@ class Load:
             if one.version:
                 found[one.version] = found.get(one.version, 0) + 1
         return dict(sorted(found.items()))
+
+    def wait_for_more(self, n: int) -> None:
+        """Waits until n more requests were answered."""
+        so_far = len(self.done)
+        wait_for(lambda: len(self.done) >= so_far + n)
 
     def quantile_ms(self, q: float) -> float:
         """A quantile of the time to an answer, from the intended time of sending."""

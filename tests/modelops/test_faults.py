@@ -51,7 +51,7 @@ def test_the_metrics_are_sound_and_accuracy_comes_from_labels(tmp_path: Path) ->
         assert value(made.get("/metrics"), "model_roc_auc") == 0.5  # one score for all
         wait_for(lambda: ask(f"{made.router}/readyz")[0] == 200, made.text)
         with Load(made.router, 50) as load:
-            wait_for(lambda: len(load.done) > 20, made.text)
+            load.wait_for_more(20)
         (port,) = _ports(servers_of(config))
         server = ask(f"http://127.0.0.1:{port}/metrics")[1]
         assert (value(server, "model_predictions_total") or 0) >= len(load.done)
@@ -78,14 +78,14 @@ def test_a_locked_and_then_a_lost_state_cost_no_prediction(tmp_path: Path) -> No
             holder.execute("BEGIN IMMEDIATE")
             status, problem = made.hook(start="2027-01-15T07:50:00Z")
             assert (status, "try again" in problem["detail"]) == (503, True)
-            wait_for(lambda n=len(load.done): len(load.done) > n + 100, made.text)
+            load.wait_for_more(100)
             holder.execute("ROLLBACK")
             holder.close()
             assert made.hook(start="2027-01-15T07:50:00Z", kind="data_quality")[0] == 202
             for path in (tmp_path / "state").glob("modelops.db*"):
                 path.rename(path.with_name(f"away-{path.name}"))
             wait_for(lambda: "modelops_state_lost 1.0" in made.get("/metrics"), made.text)
-            wait_for(lambda n=len(load.done): len(load.done) > n + 50, made.text)
+            load.wait_for_more(50)
         assert load.failed == []
         assert "is not the state that was opened" in made.text()
 
@@ -98,9 +98,9 @@ def test_a_champion_whose_artifact_is_gone_answers_on_and_is_named(tmp_path: Pat
     with service(config) as made:
         wait_for(lambda: ask(f"{made.router}/readyz")[0] == 200, made.text)
         with Load(made.router, 50) as load:
-            wait_for(lambda: len(load.done) > 20, made.text)
+            load.wait_for_more(20)
             artifact.rename(artifact.with_name("away"))
-            wait_for(lambda n=len(load.done): len(load.done) > n + 50, made.text)
+            load.wait_for_more(50)
         assert load.failed == []
         (pid,) = servers_of(config)
         os.kill(pid, signal.SIGKILL)
