@@ -132,13 +132,18 @@ def servers_of(config: Path) -> list[int]:
     return found
 
 
+def ports(pids: list[int]) -> list[str]:
+    """The ports of model servers."""
+    words = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids]
+    return [found[found.index(b"--port") + 1].decode() for found in words]
+
+
 def ready_servers(made: Service) -> int:
     """How many model servers answer."""
     count = 0
     for pid in servers_of(made.config):
         with suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            port = words[words.index(b"--port") + 1].decode()
+            (port,) = ports([pid])
             count += ask(f"http://127.0.0.1:{port}/readyz")[0] == 200
     return count
 

@@ -17,7 +17,7 @@ pytest.importorskip("uvicorn", reason="needs the extra modelops")
 
 from tests.modelops import served_model, world
 from tests.modelops.open_load import Load
-from tests.modelops.service import ask, run, servers_of, service, wait_for
+from tests.modelops.service import ask, ports, run, servers_of, service, wait_for
 
 
 def judged(text: str) -> str:
@@ -52,18 +52,13 @@ def test_the_metrics_are_sound_and_accuracy_comes_from_labels(tmp_path: Path) ->
         wait_for(lambda: ask(f"{made.router}/readyz")[0] == 200, made.text)
         with Load(made.router, 50) as load:
             load.wait_for_more(20)
-        (port,) = _ports(servers_of(config))
+        (port,) = ports(servers_of(config))
         server = ask(f"http://127.0.0.1:{port}/metrics")[1]
         assert (value(server, "model_predictions_total") or 0) >= len(load.done)
         assert (value(server, "prediction_latency_seconds_count") or 0) >= len(load.done)
         assert judged(server) == ""
         assert judged(made.get("/metrics")) == ""
         assert made.kill(signal.SIGTERM) == 0
-
-
-def _ports(pids: list[int]) -> list[str]:
-    words = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids]
-    return [found[found.index(b"--port") + 1].decode() for found in words]
 
 
 @pytest.mark.slow

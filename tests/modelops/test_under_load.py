@@ -1,5 +1,9 @@
 """Rollouts under an open-loop load: no request fails in any way that promises it, whatever is killed meanwhile."""
 
+import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ pytest.importorskip("uvicorn", reason="needs the extra modelops")
 
 from benchmarks import rollouts
 from tests.modelops import served_model, world
-from tests.modelops.service import ready_servers, service, wait_for
+from tests.modelops.service import ask, ports, ready_servers, servers_of, service, wait_for
 
 ENDS = {"canary, taken back": "rolled_back"}
 
@@ -30,3 +34,39 @@ def test_no_request_fails_and_each_is_logged(tmp_path: Path) -> None:
                 assert found["failed"] == 0, (found, made.text())
             if "killed" not in case:
                 assert found["twice"] == 0, found
+
+
+def connected(port: str) -> int:
+    """How many connections there are to a port of this machine."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(1 for words in lines if words[2].endswith(f":{int(port):04X}") and words[3] == "01")
+
+
+@pytest.mark.slow
+def test_requests_that_are_under_way_at_sigterm_are_answered(tmp_path: Path) -> None:
+    config = world.make_folder(tmp_path)
+    served_model.register(config)
+    with service(config) as made:
+        wait_for(lambda: ask(f"{made.router}/readyz")[0] == 200, made.text)
+        (pid,) = servers_of(config)
+        (port,) = ports([pid])
+        before = connected(port)
+        os.kill(pid, signal.SIGSTOP)
+        found: list[tuple[int, object]] = []
+        body = json.dumps({"instances": world.features(5, 1)}).encode()
+        clients = [
+            threading.Thread(target=lambda: found.append(ask(f"{made.router}/v1/models/credit:predict", body)))
+            for _ in range(20)
+        ]
+        for client in clients:
+            client.start()
+        wait_for(lambda: connected(port) >= before + 20, made.text)  # each waits for the stopped server
+        ended = threading.Thread(target=lambda: found.append((made.kill(signal.SIGTERM), "the service")))
+        ended.start()
+        wait_for(lambda: ask(f"{made.router}/livez")[0] == 0, made.text)  # it takes no new ones
+        os.kill(pid, signal.SIGCONT)
+        for client in (*clients, ended):
+            client.join()
+        assert [status for status, _ in found[:-1]] == [200] * 20, found
+        assert found[-1] == (0, "the service")
+        wait_for(lambda: servers_of(config) == [])
