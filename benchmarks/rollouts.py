@@ -20,7 +20,7 @@ from tests.modelops import served_model, world
 from tests.modelops.open_load import Load
 from tests.modelops.service import Service, ready_servers, run, servers_of, service, wait_for
 
-RATE = 250.0
+RATE = 120.0
 REQUESTS = 10_000
 BEFORE = 100  # requests before the rollout begins
 PLAN = {"observe": "2s", "min_requests": 200, "watch": "2s", "steps": [0.1, 0.5], "min_labels": 10**9}
