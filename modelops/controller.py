@@ -164,7 +164,7 @@ class Controller:
         )
         after, wanted = machine.step(rollout, recipe.rollout, seen, time.time())
         if after != rollout or command is not None:
-            self.rollouts.save(after, None if after.is_open else lambda: self._end(after))
+            self.rollouts.save(after, command, None if after.is_open else lambda: self._end(after))
         if after.phase != rollout.phase or after.step != rollout.step:
             log.info("%s: %s", model, after.log[-1])
         for phase in ("preparing", "replacing", "observing", "watching", "rolling_back"):

@@ -41,6 +41,7 @@ WAYS: dict[Strategy, Way] = {
 }
 
 LOST_S = 60.0  # a challenger that is not ready for longer is rolled back
+SEEN_S = 5.0  # how old `seen_s` may be, so that not every tick is a change
 FEWEST_REQUESTS = 20  # before an error rate is believed
 FEWEST_LATENCIES = 200  # before a p99 is: of fewer it is the slowest one
 SLOWER_MS = 50.0  # a p99 within so much of the champion's is never too slow
@@ -129,7 +130,7 @@ def begin(
 def step(rollout: Rollout, plan: Plan, seen: Observation, now_s: float) -> tuple[Rollout, Wanted]:
     """One tick: at most one change of phase, and what is wanted in the phase after it."""
     if rollout.is_open:
-        if rollout.challenger in seen.ready:
+        if rollout.challenger in seen.ready and now_s - rollout.seen_s > SEEN_S:
             rollout = _with(rollout, seen_s=now_s)
         rollout = _commanded(rollout, seen, now_s)
         rollout = _advanced(rollout, plan, seen, now_s)

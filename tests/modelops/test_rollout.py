@@ -1,5 +1,7 @@
 """The rollout's state machine: each strategy's way, the guardrails, and what holds in every state."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,8 @@ from modelops import rollout as machine
 from modelops.recipe import Rollout as Plan
 from modelops.recipe import Strategy
 from modelops.rollout import ENDED, LOST_S, Observation, Performance, Rollout, Traffic, Wanted, begin
+from modelops.rollouts import Rollouts
+from modelops.state import connect
 
 STRATEGIES: tuple[Strategy, ...] = ("recreate", "blue_green", "canary", "shadow")
 PLAN = Plan.model_validate(
@@ -207,3 +211,19 @@ def test_whatever_is_seen(strategy: Strategy, ticks: list[tuple[Observation, flo
             machine.step(rollout, PLAN, observed, now_s) if rollout.phase in ENDED else (rollout, wanted)
         )
         assert (again, wanted_again) == (rollout, wanted)
+
+
+def test_a_command_that_comes_while_a_tick_is_kept_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "modelops.db"
+    database = connect(path)
+    rollouts = Rollouts(database, path)
+    rollout = started("canary")
+    rollouts.add(rollout)
+    rollouts.command("m", "pause")
+    seen_before, command = rollouts.open("m") or (rollout, None)
+    rollouts.command("m", "abort")
+    rollouts.save(seen_before, command)
+    assert rollouts.open("m") == (rollout, "abort")
+    rollouts.save(rollout, "abort")
+    assert rollouts.open("m") == (rollout, None)
+    database.close()
