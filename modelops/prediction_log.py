@@ -106,9 +106,22 @@ def rotated(path: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def delete(path: Path, file: Path) -> bool:
+    """Deletes one of the log's old files; whether it did: not while somebody reads, and only once."""
+    lock = _open_lock(path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink()
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    finally:
+        os.close(lock)  # and with it the lock
+    return True
+
+
 @contextmanager
 def steady(path: Path) -> Iterator[list[Path]]:
-    """The log's files in order of time; meanwhile none is renamed. Raises DataError."""
+    """The log's files in order of time; meanwhile none is renamed or deleted. Raises DataError."""
     if not path.parent.is_dir():
         yield [path]
         return

@@ -18,7 +18,7 @@ from modelops.delivery.log_reader import LogReader, Part, lines_after, read_plac
 from modelops.delivery.receiver import Receiver, Unavailable, Unwanted
 from modelops.errors import DataError, StateUnavailable
 from modelops.metrics import ServerMetrics
-from modelops.prediction_log import rotated, shadow_log
+from modelops.prediction_log import delete, rotated, shadow_log
 
 LOOK_S, BACK_OFF_S, BACK_OFF_MAX_S = 0.2, 0.5, 30.0
 TIDY_S = 5.0
@@ -124,10 +124,8 @@ class Tidying:
         for path in (self._entry.predictions, shadow_log(self._entry.predictions)):
             for number, file in list(rotated(path).items())[: -self._entry.rotation.keep]:
                 lost = {d.name: self._lost(d, number, file) for d in self._delivered if path == self._entry.predictions}
-                try:
-                    file.unlink()
-                except FileNotFoundError:
-                    continue  # another model server was first
+                if not delete(path, file):
+                    continue  # somebody reads it, or another model server was first
                 for name, count in lost.items():
                     self._metrics.dropped.labels(self._model, name, "deleted").inc(count)
                     if count:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelops.errors import StateUnavailable
-from modelops.prediction_log import PredictionLog, open_numbered, rotated, steady
+from modelops.prediction_log import PredictionLog, delete, open_numbered, rotated, steady
 from tests.modelops import world
 from tests.modelops.service import wait_for
 
@@ -61,7 +61,7 @@ def test_three_processes_write_one_log_over_its_rotations(tmp_path: Path) -> Non
     assert max(sizes) < FULL + 3 * 7 * 200
 
 
-def test_while_somebody_reads_no_file_is_renamed(tmp_path: Path) -> None:
+def test_while_somebody_reads_no_file_is_renamed_or_deleted(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     log = PredictionLog(path, 1000)
     with steady(path) as files:
@@ -72,6 +72,12 @@ def test_while_somebody_reads_no_file_is_renamed(tmp_path: Path) -> None:
     log.append(events("then", 1))
     log.append(events("next", 1))
     assert [file.name for file in rotated(path).values()] == ["predictions.000001.jsonl"]
+    (old,) = rotated(path).values()
+    with steady(path):
+        assert not delete(path, old)
+    assert delete(path, old)
+    assert not delete(path, old)
+    assert rotated(path) == {}
     log.close()
 
 
