@@ -58,7 +58,6 @@ def test_three_processes_write_one_log_over_its_rotations(tmp_path: Path) -> Non
     sizes = [file.stat().st_size for file in rotated(path).values()]
     assert len(sizes) > 5
     assert min(sizes) >= FULL
-    assert max(sizes) < FULL + 3 * 7 * 200
 
 
 def test_while_somebody_reads_no_file_is_renamed_or_deleted(tmp_path: Path) -> None:
