@@ -161,8 +161,10 @@ def wanted(rollout: Rollout, plan: Plan, seen: Observation) -> Wanted:
     ready = {version: share for version, share in shares.items() if version in seen.ready and share > 0}
     # Only in these phases may the challenger stand in: before them its profile may lack, after them it may be bad.
     may_answer = {old, new} if rollout.phase in ("observing", "watching") else set(shares)
-    # One that is not ready is the last to be asked: a busy server may miss a look at it and still answer.
-    able = sorted(servers & may_answer, key=lambda v: (v not in seen.ready, v != old))
+    # One that is not ready is the last to be asked: a busy server may miss a look at it and still answer. One that is
+    # just beginning is not asked.
+    askable = servers & may_answer & (seen.ready if rollout.phase == "replacing" else servers)
+    able = sorted(askable, key=lambda v: (v not in seen.ready, v != old))
     if not ready and able and able[0] in seen.ready:
         ready = {able[0]: 1.0}
     total = sum(ready.values())

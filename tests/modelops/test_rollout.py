@@ -159,6 +159,9 @@ def test_a_look_that_nobody_answered_takes_no_version_out_of_service() -> None:
     assert (wanted.route.shares, wanted.route.spares) == ((), (1, 2))
     _, wanted = machine.step(started("canary"), PLAN, Observation(1, frozenset()), 1.0)
     assert (wanted.route.shares, wanted.route.spares) == ((), (1,))
+    rollout, _, _ = follow("recreate", until="replacing")
+    _, wanted = machine.step(rollout, PLAN, Observation(1, frozenset()), rollout.entered_s + 1)
+    assert (wanted.servers, wanted.route.spares) == ({2}, ())  # a server that never answered yet is not asked
 
 
 def test_another_champion_meanwhile_ends_it() -> None:
