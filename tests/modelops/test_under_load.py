@@ -13,7 +13,8 @@ pytest.importorskip("uvicorn", reason="needs the extra modelops")
 
 from benchmarks import rollouts
 from tests.modelops import served_model, world
-from tests.modelops.service import ask, ports, ready_servers, servers_of, service, wait_for
+from tests.modelops.open_load import Load
+from tests.modelops.service import ask, ports, ready_servers, run, servers_of, service, wait_for
 
 ENDS = {"canary, taken back": "rolled_back"}
 
@@ -70,3 +71,28 @@ def test_requests_that_are_under_way_at_sigterm_are_answered(tmp_path: Path) -> 
         assert [status for status, _ in found[:-1]] == [200] * 20, found
         assert found[-1] == (0, "the service")
         wait_for(lambda: servers_of(config) == [])
+
+
+@pytest.mark.slow
+def test_model_servers_that_are_killed_before_and_after_the_switch_cost_no_request(tmp_path: Path) -> None:
+    plan = {"observe": "600s", "steps": [0.5], "watch": "8s", "min_labels": 10**9, "max_latency_ratio": 1000}
+    config = world.make_folder(tmp_path, recipe={"rollout": plan})
+    served_model.register(config, n_versions=2)
+    with service(config) as made:
+        wait_for(lambda: ready_servers(made) == 1, made.text)
+        (old,) = servers_of(config)
+        with Load(made.router, 30) as load:
+            load.wait_for_more(30)
+            assert run("rollout", "start", "credit", 2, "-c", config).returncode == 0
+            (new,) = wait_for(lambda: [pid for pid in servers_of(config) if pid != old], made.text)
+            os.kill(new, signal.SIGKILL)  # preparing
+            wait_for(lambda: made.phase() == "observing", made.text)
+            assert run("rollout", "promote", "credit", "-c", config).returncode == 0
+            wait_for(lambda: made.phase() == "watching", made.text)
+            (new,) = [pid for pid in servers_of(config) if pid != old]
+            os.kill(new, signal.SIGKILL)
+            wait_for(lambda: made.phase() == "promoted", made.text)
+            load.wait_for_more(30)
+        assert load.failed == [], made.text()
+        assert set(load.versions) == {"1", "2"}
+        wait_for(lambda: len(servers_of(config)) == 1, made.text)
