@@ -27,7 +27,8 @@ PLAN = {"observe": "2s", "min_requests": 200, "watch": "2s", "steps": [0.1, 0.5]
 HEAD = ("case", "ended", "requests", "failed", "outage, s", "answered by version", "p50, ms", "p99, ms", "logged")
 TEXT = (
     f"`modelops serve` with its router, a model server for each version, and a client that sends {RATE:.0f} requests a "
-    "second, each at its intended time; latencies count from then, and all share the cores. Both model servers of "
+    "second, each at its intended time; latencies count from then, and all share the cores with whatever else runs "
+    "there: failures are what is measured, latencies say little. Both model servers of "
     "*model servers killed* got SIGKILL while both answered, one after the other. *Logged*: whether the prediction log "
     "holds each answered request once; a server that is killed between its log and its answer leaves a row twice, and "
     "driftwatch counts an id once. `recreate` ends the old server before the new one begins: its outage, as declared."
@@ -140,7 +141,8 @@ def main(cases: Sequence[str]) -> None:
                 took_s = time.monotonic() - began_s
                 print(f"{' | '.join(rows[case])}  ({took_s:.0f} s) {found['reason']} {found['statuses']}", flush=True)
     ordered = [rows[case] for case in CASES if case in rows]
-    document.write("rollouts", "Requests during a rollout", document.command(), [document.table(HEAD, ordered), TEXT])
+    command = "OPENBLAS_NUM_THREADS=1 python -m benchmarks.rollouts"
+    document.write("rollouts", "Requests during a rollout", command, [document.table(HEAD, ordered), TEXT])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """modelops as real processes, for tests: its commands, its service, and traffic with labels."""
 
+import http.client
 import json
 import os
 import signal
@@ -36,7 +37,7 @@ def ask(url: str, data: bytes | None = None, headers: dict[str, str] | None = No
             return answer.status, read_json(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, read_json(error.read())
-    except OSError:
+    except (OSError, http.client.HTTPException):  # no answer, or half of one
         return 0, None
 
 
