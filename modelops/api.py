@@ -17,7 +17,9 @@ from modelops.metrics import ServiceMetrics
 from modelops.receiver import Receiver
 from modelops.registry import Registry
 from modelops.rollouts import Rollouts
+from modelops.tokens import Tokens
 
+OPEN = frozenset({"/v1/hooks/driftwatch", "/livez", "/readyz", "/metrics"})
 UNAVAILABLE_S = 5  # after which a webhook that could not be kept is to come again
 
 
@@ -28,8 +30,11 @@ def make_app(
     metrics: ServiceMetrics,
     *,
     missing: Callable[[], list[str]],
-) -> Starlette:
-    """The app. `missing`: what keeps the service from being ready."""
+) -> asgi.App:
+    """The app. `missing`: what keeps the service from being ready. Raises ConfigError where tokens cannot be read.
+
+    Webhooks are signed, probes and metrics are for machines: the others ask for a bearer token where there are any.
+    """
     queue, registry, rollouts = parts
 
     async def hook(request: Request) -> Response:
@@ -82,7 +87,7 @@ def make_app(
             metrics.jobs.labels(state).set(count)
         return PlainTextResponse(generate_latest(metrics.registry))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/hooks/driftwatch", hook, methods=["POST"]),
             Route("/v1/jobs", jobs),
@@ -94,3 +99,19 @@ def make_app(
             Route("/metrics", shown_metrics),
         ]
     )
+    return app if config.api.token_file is None else guarded(app, Tokens(config.api.token_file))
+
+
+def guarded(app: asgi.App, tokens: Tokens) -> asgi.App:
+    """The app, with everything that is read asking for a token."""
+
+    async def guard(scope: asgi.Message, receive: asgi.Receive, send: asgi.Send) -> None:
+        given = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")
+        if scope["path"] in OPEN or tokens.admit(given.decode("latin-1")):
+            await app(scope, receive, send)
+            return
+        refusal = asgi.problem(Refused(401, "`Authorization` must be `Bearer TOKEN` with a token of `api.token_file`."))
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        await refusal(scope, receive, send)
+
+    return guard

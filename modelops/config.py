@@ -1,9 +1,9 @@
 """`modelops.yaml`: where things listen, lie and are sent. What is trained stands in each model's recipe."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from modelops import settings
 from modelops.errors import ConfigError
@@ -18,6 +18,14 @@ class Listen(Section):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(ge=0, le=65_535, description="Port; 0 takes a free one.")
+
+
+class Api(Listen):
+    """The service's own interface."""
+
+    token_file: FilePath | None = Field(
+        default=None, description="Bearer tokens for reading, one a line. Default: anyone who reaches it may read."
+    )
 
 
 class Webhook(Section):
@@ -51,11 +59,57 @@ class Server(Section):
     max_wait_ms: float = Field(default=2.0, ge=0, description="Longest that a request waits for others.")
 
 
+class Rotation(Section):
+    """When the prediction log begins a new file, and how many old ones are kept for training and deliveries."""
+
+    max_bytes: int = Field(default=1 << 30, ge=1 << 16, description="Bytes after which a new file begins.")
+    keep: int = Field(default=8, ge=1, description="Files beside the newest; the oldest is deleted.")
+
+
+class HttpTarget(Section):
+    """The prediction log goes to driftwatch's `http` source, as CloudEvents."""
+
+    kind: Literal["http"] = Field(description="http.")
+    url: str = Field(pattern=r"^https?://[^/@]+(/.*)?$", description="Where batches of CloudEvents are posted to.")
+    token_file: FilePath | None = Field(default=None, description="File with the bearer token; read at each batch.")
+
+
+class KafkaTarget(Section):
+    """The prediction log goes to a Kafka topic, an event a message, keyed by its id."""
+
+    kind: Literal["kafka"] = Field(description="kafka.")
+    brokers: tuple[str, ...] = Field(min_length=1, description="Brokers to begin with, each HOST:PORT.")
+    topic: str = Field(min_length=1, description="The topic; it must be there.")
+    settings: dict[str, str | int | float | bool] = Field(
+        default={}, repr=False, description="kafka-python's own settings, dotted; `*.password_file` reads a secret."
+    )
+
+    @field_validator("settings")
+    @classmethod
+    def _beside_file(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        folder = (info.context or {}).get("folder", Path())
+        return {
+            name: str(folder / str(value)) if name.endswith("password_file") else value
+            for name, value in settings.items()
+        }
+
+    def client_settings(self) -> dict[str, str | int | float | bool]:
+        """The settings, with every `NAME.password_file` read into `NAME.password`. Raises ConfigError."""
+        return {
+            name.removesuffix("_file"): read_secret(Path(str(value))) if name.endswith("password_file") else value
+            for name, value in self.settings.items()
+        }
+
+
 class ModelEntry(Section):
     """One model in service."""
 
     recipe: FilePath = Field(description="The recipe, YAML.")
     predictions: FilePath = Field(description="The prediction log, JSONL; the model servers append to it.")
+    rotation: Rotation = Rotation()
+    deliver: tuple[Annotated[HttpTarget | KafkaTarget, Field(discriminator="kind")], ...] = Field(
+        default=(), description="Where the prediction log is sent beside; driftwatch may also read the file."
+    )
     labels: FilePath | None = Field(default=None, description="Labels, JSONL. Default: they stand in the log.")
     sidecars: tuple[Sidecar, ...] = Field(default=(), description="Where the profile of a new version is delivered.")
     policy: Policy = Policy()
@@ -73,7 +127,7 @@ class State(Section):
 class Config(Section):
     """The configuration of modelops."""
 
-    api: Listen = Field(default=Listen(port=9200), description="Webhooks, jobs, registry, rollouts, metrics, probes.")
+    api: Api = Field(default=Api(port=9200), description="Webhooks, jobs, registry, rollouts, metrics, probes.")
     router: Listen = Field(default=Listen(port=8080), description="Where predictions are asked for.")
     webhook: Webhook
     models: dict[ModelName, ModelEntry] = Field(

@@ -6,9 +6,12 @@ that is killed anywhere goes on at its next start.
 
 import asyncio
 import logging
+import math
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -18,12 +21,13 @@ from modelops import rollout as machine
 from modelops.bootstrap import auc_with_error
 from modelops.config import Config, ModelEntry
 from modelops.data import Selection, Warehouse
-from modelops.errors import DataError, ModelopsError, SidecarError
+from modelops.errors import DataError, ModelopsError, SidecarError, TooFewLabels
 from modelops.gate import Verdict
 from modelops.job import Job, RolloutEnded
 from modelops.job_queue import JobQueue
 from modelops.metrics import ServiceMetrics
-from modelops.prediction_log import shadow_log
+from modelops.policy import DAY_S
+from modelops.prediction_log import shadow_log, steady
 from modelops.recipe import Recipe
 from modelops.registry import Registry
 from modelops.rollout import Observation, Performance, Rollout, Wanted
@@ -33,7 +37,8 @@ from modelops.servers import Servers
 from modelops.sidecar import deliver
 from modelops.steps import job_folder, read_result
 
-PERFORMANCE_S = 3.0  # between two looks at the labels of live requests
+PERFORMANCE_S = 3.0  # between two looks at the labels of live requests in a rollout
+WATCHED_S = 60.0  # and otherwise
 DELIVERY_S = 5.0  # between two looks at a sidecar that had the profile
 log = logging.getLogger("modelops")
 
@@ -49,11 +54,20 @@ class Delivery:
 
 @dataclass
 class Measured:
-    """Performance of a rollout's versions by the labels of live requests, and when it was measured."""
+    """Performance of versions by the labels of live requests, and when it was measured."""
 
     found: dict[int, Performance] = field(default_factory=dict)
-    looked_s: float = 0.0
+    looked_s: float = -math.inf
     task: asyncio.Task[None] | None = None
+
+    def is_due(self, every_s: float) -> bool:
+        """Whether it is time again, and the last time is over."""
+        return time.monotonic() - self.looked_s >= every_s and (self.task is None or self.task.done())
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Measures now."""
+        self.looked_s = time.monotonic()
+        self.task = asyncio.create_task(work)
 
 
 @dataclass
@@ -69,7 +83,8 @@ class Controller:
     metrics: ServiceMetrics
     session: aiohttp.ClientSession
     _deliveries: dict[tuple[str, int], Delivery] = field(default_factory=dict)
-    _measured: dict[str, Measured] = field(default_factory=dict)
+    _measured: dict[str, Measured] = field(default_factory=dict)  # in a rollout
+    _watched: dict[str, Measured] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)
     _phases: dict[str, tuple[str, str, int]] = field(default_factory=dict)
 
@@ -110,7 +125,9 @@ class Controller:
             wanted = self._advance(model, entry, *found, champion, ready)
         elif champion is not None:
             shares = ((champion, 1.0),) if champion in ready else ()
-            wanted = Wanted(frozenset({champion}), machine.Route(shares), (champion,), champion, None)
+            route = machine.Route(shares, spares=(champion,))
+            wanted = Wanted(frozenset({champion}), route, (champion,), champion, None)
+            self._watch_labels(model, entry)
         else:
             return
         self._switch(model, wanted)
@@ -147,7 +164,7 @@ class Controller:
         )
         after, wanted = machine.step(rollout, recipe.rollout, seen, time.time())
         if after != rollout or command is not None:
-            self.rollouts.save(after, None if after.is_open else lambda: self._end(after))
+            self.rollouts.save(after, command, None if after.is_open else lambda: self._end(after))
         if after.phase != rollout.phase or after.step != rollout.step:
             log.info("%s: %s", model, after.log[-1])
         for phase in ("preparing", "replacing", "observing", "watching", "rolling_back"):
@@ -207,28 +224,42 @@ class Controller:
     def _measure(self, model: str, entry: ModelEntry, recipe: Recipe, rollout: Rollout) -> None:
         """Measures performance, in a thread, where it may bear on the rollout."""
         measured = self._measured.setdefault(model, Measured())
-        is_due = time.monotonic() - measured.looked_s >= PERFORMANCE_S
-        if rollout.phase in ("observing", "watching") and is_due and (measured.task is None or measured.task.done()):
-            measured.looked_s = time.monotonic()
-            measured.task = asyncio.create_task(self._measured_in_thread(model, entry, recipe, rollout, measured))
+        if rollout.phase in ("observing", "watching") and measured.is_due(PERFORMANCE_S):
+            measured.begin(self._measured_in_thread(model, entry, recipe, rollout.began_s, measured))
+
+    def _watch_labels(self, model: str, entry: ModelEntry) -> None:
+        """Measures, for the metrics, how well the requests were answered whose labels may have come lately."""
+        measured = self._watched.setdefault(model, Measured())
+        if measured.is_due(WATCHED_S):
+            recipe = recipes.load(entry.recipe)
+            since_s = time.time() - recipe.data.label.wait - DAY_S
+            measured.begin(self._measured_in_thread(model, entry, recipe, since_s, measured))
 
     async def _measured_in_thread(
-        self, model: str, entry: ModelEntry, recipe: Recipe, rollout: Rollout, measured: Measured
+        self, model: str, entry: ModelEntry, recipe: Recipe, since_s: float, measured: Measured
     ) -> None:
-        logs = [entry.predictions, shadow_log(entry.predictions)]
-        files = [*logs, *([] if entry.labels is None else [entry.labels])]
+        labels = [] if entry.labels is None else [entry.labels]
         warehouse = Warehouse(self.config.state.folder)
-        chosen = Selection(model, rollout.began_s)
+
+        def scores() -> dict[str, np.ndarray]:
+            with steady(entry.predictions) as files, steady(shadow_log(entry.predictions)) as copied:
+                return warehouse.live_scores([*files, *copied, *labels], recipe.data, Selection(model, since_s))
+
         try:
-            pairs = await asyncio.to_thread(warehouse.live_scores, files, recipe.data, chosen)
+            pairs = await asyncio.to_thread(scores)
+        except TooFewLabels:
+            return  # nothing was logged yet
         except DataError as error:
             log.warning("%s: live performance is unknown: %s", model, error)
             return
         measured.found = {
             int(v): p for v, rows in pairs.items() if v.isdigit() and (p := performance(rows)) is not None
         }
-        for version, found in measured.found.items():
-            self.metrics.accuracy.labels(model, str(version)).set(found.auc)
+        for version, rows in pairs.items():
+            self.metrics.labelled.labels(model, version).set(len(rows))
+            self.metrics.accuracy.labels(model, version).set(float(np.mean((rows[:, 0] >= 0.5) == (rows[:, 1] == 1))))
+        for number, found in measured.found.items():
+            self.metrics.auc.labels(model, str(number)).set(found.auc)
 
 
 def performance(rows: np.ndarray) -> Performance | None:

@@ -29,7 +29,7 @@ class Job(msgspec.Struct, frozen=True):
     """One job. Times are epoch seconds: `started_s` of events, the others of the machine.
 
     `done`: steps with a result. `due_s`: not taken before. `deadline_s`: until when labels are waited for, None before
-    they were missed. `new_version`: what it registered.
+    they were missed. `new_version`: what it registered. `covered_by`: the job of another alarm that this one waits for.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Job(msgspec.Struct, frozen=True):
     deadline_s: float | None = None
     new_version: int | None = None
     finished_s: float | None = None
+    covered_by: str | None = None
 
     @property
     def is_active(self) -> bool:
@@ -137,6 +138,8 @@ def advance(job: Job, happening: Happening, now_s: float) -> Job:
             return _end(job, "promoted" if promoted else "rolled_back", report, now_s)
         case AlarmResolved(reason), "queued" | "waiting_for_labels":
             return _end(job, "recorded", f"the alarm resolved before there was anything to train on{reason}.", now_s)
+        case AlarmResolved(reason), "recorded" if job.covered_by is not None:
+            return _with(job, covered_by=None, reason=f"{job.reason} The alarm resolved{reason}.")
         case AlarmResolved(), _:
             return job
         case _ if not job.is_active:

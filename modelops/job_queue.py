@@ -47,32 +47,44 @@ class JobQueue:
         return receipt
 
     def _receive(self, alarm: Alarm, limits: Limits, now_s: float) -> Receipt:
+        is_over = self._database.execute(
+            "SELECT 1 FROM hooks WHERE alarm = ? AND transition = 'resolved'", (alarm.alarm_id,)
+        ).fetchone()
+        if is_over is not None:
+            return Receipt(None, f"{alarm.transition}: the alarm had resolved before", is_new=True)
+        champion = self._champion(alarm.model)
         if alarm.transition == "opened":
-            job = policy.decide(
-                alarm, self._of_model(alarm.model), limits, champion=self._champion(alarm.model), now_s=now_s
-            )
-            self._database.execute(
-                "INSERT INTO jobs (id, model, state, alarm, created_s, due_s, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                (job.id, job.model, job.state, job.alarm_id, job.created_s, job.due_s, _encode(job)),
-            )
+            job = policy.decide(alarm, self._of_model(alarm.model), limits, champion=champion, now_s=now_s)
+            self._insert(job)
             return Receipt(job.id, job.reason or job.state, is_new=True)
         rows = self._database.execute("SELECT body FROM jobs WHERE alarm = ?", (alarm.alarm_id,)).fetchall()
-        if alarm.transition != "resolved" or not rows:
+        if alarm.transition not in ("resolved", "updated") or not rows:
             return Receipt(None, f"{alarm.transition}: nothing to do", is_new=True)
         job = _decode(rows[0][0])
+        if alarm.transition == "updated":
+            others = [other for other in self._of_model(alarm.model) if other.id != job.id]
+            after = policy.update(job, alarm, others, limits, champion=champion, now_s=now_s)
+            self._write(after)
+            return Receipt(job.id, f"updated to {alarm.kind}: {after.reason or after.state}", is_new=True)
         why = f" ({alarm.reason})" if alarm.reason else ""
         self._write(advance(job, AlarmResolved(why), now_s))
         return Receipt(job.id, f"alarm resolved{why}", is_new=True)
 
+    def revive(self, model: str, limits: Limits, *, now_s: float) -> None:
+        """Begins the job of an alarm that is open still, once the job that covered it has ended for nothing."""
+        covered = "SELECT 1 FROM jobs WHERE model = ? AND state = 'recorded' AND body ->> '$.covered_by' IS NOT NULL"
+        with state_errors(self._path):
+            if self._database.execute(covered, (model,)).fetchone() is None:
+                return
+        with state_errors(self._path), transaction(self._database):
+            champion = self._champion(model)
+            for job in policy.revive(self._of_model(model), limits, champion=champion, now_s=now_s):
+                self._write(job)
+
     def add(self, job: Job) -> None:
         """Keeps a job that no alarm started; one of its id that is there stays."""
         with state_errors(self._path), transaction(self._database):
-            self._database.execute(
-                "INSERT INTO jobs (id, model, state, alarm, created_s, due_s, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                (job.id, job.model, job.state, job.alarm_id, job.created_s, job.due_s, _encode(job)),
-            )
+            self._insert(job)
 
     def take(self, owner: str, *, lease_s: float, now_s: float) -> Job | None:
         """The next due job whose lease is free or over, leased to `owner`."""
@@ -145,9 +157,17 @@ class JobQueue:
             raise StateError(f"there is no job {job_id!r}. `modelops jobs` lists them.")
         return _decode(row[0])
 
+    def _insert(self, job: Job) -> None:
+        self._database.execute(
+            "INSERT INTO jobs (id, model, state, alarm, created_s, due_s, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            (job.id, job.model, job.state, job.alarm_id, job.created_s, job.due_s, _encode(job)),
+        )
+
     def _write(self, job: Job) -> None:
         self._database.execute(
-            "UPDATE jobs SET state = ?, due_s = ?, body = ? WHERE id = ?", (job.state, job.due_s, _encode(job), job.id)
+            "UPDATE jobs SET state = ?, created_s = ?, due_s = ?, body = ? WHERE id = ?",
+            (job.state, job.created_s, job.due_s, _encode(job), job.id),
         )
 
     def _of_model(self, model: str) -> list[Job]:

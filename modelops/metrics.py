@@ -18,6 +18,20 @@ class ServerMetrics:
         )
         self.errors = Counter("model_server_errors", "Requests not answered.", ["model", "status"], registry=registry)
         self.unlogged = Counter("model_server_unlogged", "Predictions that no log took.", VERSION, registry=registry)
+        self.delivered = Counter(
+            "model_server_delivered_rows",
+            "Rows of the log that a receiver took.",
+            ["model", "receiver"],
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "model_server_dropped_rows", "Rows that a receiver will never have.", ["model", "receiver", "reason"],
+            registry=registry,
+        )  # fmt: skip
+        self.waiting = Gauge(
+            "model_server_waiting_bytes", "Bytes of the log that wait for a receiver.", ["model", "receiver"],
+            registry=registry,
+        )  # fmt: skip
         self.batch = Histogram(
             "model_server_batch_rows", "Rows predicted at once.", VERSION, registry=registry, buckets=BATCHES
         )
@@ -46,8 +60,12 @@ class ServiceMetrics:
             "modelops_router_mirrored", "Copies by outcome.", ["model", "outcome"], registry=registry
         )
         self.accuracy = Gauge(
-            "model_accuracy", "AUC by the labels of live requests, in a rollout.", VERSION, registry=registry
-        )
+            "model_accuracy", "Share of labelled live requests that were answered right, at 0.5.", VERSION,
+            registry=registry,
+        )  # fmt: skip
+        self.auc = Gauge("model_roc_auc", "AUC by the labels of live requests.", VERSION, registry=registry)
+        self.labelled = Gauge("model_labelled_requests", "Requests behind it.", VERSION, registry=registry)
+        self.lost = Gauge("modelops_state_lost", "1 where the state file was deleted or replaced.", registry=registry)
         self.undelivered = Gauge(
             "modelops_profiles_undelivered", "Profiles that a sidecar lacks.", ["model"], registry=registry
         )

@@ -44,15 +44,57 @@ def decide(alarm: Alarm, jobs: Sequence[Job], limits: Limits, *, champion: str |
         return _recorded(made, why_not, now_s)
     active = next((job for job in jobs if job.is_active), None)
     if active is not None:
-        return _recorded(made, f"job {active.id} of this model is {active.state} and covers it.", now_s)
-    began = sorted(job.created_s for job in jobs if job.state != "recorded")
-    due_s = now_s
-    if began:
-        due_s = max(due_s, began[-1] + limits.cooldown_s)
-    if len(began) >= limits.max_per_day:
-        due_s = max(due_s, began[-limits.max_per_day] + DAY_S)
-    reason = "" if due_s == now_s else f"waits {due_s - now_s:.0f} s: the cool-down, or the jobs of a day, ask for it."
-    return msgspec.structs.replace(made, due_s=due_s, reason=reason)
+        covered = msgspec.structs.replace(made, covered_by=active.id)
+        return _recorded(covered, f"job {active.id} of this model is {active.state} and covers it.", now_s)
+    return _queued(made, jobs, limits, now_s)
+
+
+def update(job: Job, alarm: Alarm, others: Sequence[Job], limits: Limits, *, champion: str | None, now_s: float) -> Job:
+    """The job of an alarm whose kind or evidence changed. One that runs goes on: its gate judges what it makes.
+
+    One that waits takes the new kind, or is recorded where nothing is to be trained; one that was recorded for its kind
+    is decided anew.
+    """
+    if job.state in ("running", "rolling_out") or (not job.is_active and job.state != "recorded"):
+        return job
+    why_not = reason_against(alarm, champion)
+    if why_not:
+        said = f"the alarm changed from {job.kind} to {alarm.kind}: {why_not}"
+        changed = msgspec.structs.replace(job, kind=alarm.kind, covered_by=None)
+        return job if job.kind == alarm.kind and not job.is_active else _recorded(changed, said, now_s)
+    if job.is_active or job.covered_by is not None:
+        return msgspec.structs.replace(job, kind=alarm.kind, action=ACTIONS[alarm.kind])
+    if job.kind == alarm.kind:
+        return job
+    decided = decide(alarm, others, limits, champion=champion, now_s=now_s)
+    return msgspec.structs.replace(decided, id=job.id)
+
+
+def revive(jobs: Sequence[Job], limits: Limits, *, champion: str | None, now_s: float) -> list[Job]:
+    """The jobs that change because the one that covered them has ended.
+
+    Where it was not promoted, the newest alarm that is still open gets its job, which then covers the others.
+    """
+    known = {job.id: job for job in jobs}
+    if any(job.is_active for job in jobs):
+        return []
+    changed, open_ones = [], []
+    for job in jobs:
+        cover = known.get(job.covered_by or "")
+        if job.covered_by is None:
+            continue
+        if cover is None or cover.state == "promoted" or job.version != champion:
+            changed.append(msgspec.structs.replace(job, covered_by=None))
+        else:
+            open_ones.append((job, cover))
+    open_ones.sort(key=lambda pair: -pair[0].created_s)
+    for job, cover in open_ones[:1]:
+        again = msgspec.structs.replace(job, state="queued", covered_by=None, created_s=now_s, finished_s=None)
+        again = _queued(again, jobs, limits, now_s)
+        said = f"job {cover.id}, which covered it, is {cover.state}; {again.reason or 'its own begins.'}"
+        changed.append(msgspec.structs.replace(again, reason=said))
+    changed += [msgspec.structs.replace(job, covered_by=open_ones[0][0].id) for job, _ in open_ones[1:]]
+    return changed
 
 
 def reason_against(alarm: Alarm, champion: str | None) -> str:
@@ -68,6 +110,18 @@ def reason_against(alarm: Alarm, champion: str | None) -> str:
     if alarm.version != champion:
         return f"version {alarm.version} is not the champion; version {champion} is."
     return ""
+
+
+def _queued(job: Job, jobs: Sequence[Job], limits: Limits, now_s: float) -> Job:
+    """The job, due when the cool-down after the model's last one is over and the day has room."""
+    began = sorted(other.created_s for other in jobs if other.state != "recorded")
+    due_s = now_s
+    if began:
+        due_s = max(due_s, began[-1] + limits.cooldown_s)
+    if len(began) >= limits.max_per_day:
+        due_s = max(due_s, began[-limits.max_per_day] + DAY_S)
+    reason = "" if due_s == now_s else f"waits {due_s - now_s:.0f} s: the cool-down, or the jobs of a day, ask for it."
+    return msgspec.structs.replace(job, due_s=due_s, reason=reason)
 
 
 def _recorded(job: Job, reason: str, now_s: float) -> Job:

@@ -28,6 +28,7 @@ from starlette.routing import Route
 from modelops import artifact, asgi, copies, inference
 from modelops.batching import Batcher
 from modelops.config import ModelEntry
+from modelops.delivery.worker import TIDY_S, Tidying, deliveries
 from modelops.errors import ModelopsError, Refused, StateUnavailable
 from modelops.inference import Asked
 from modelops.metrics import ServerMetrics
@@ -85,8 +86,10 @@ class ModelServer:
         self.metrics = ServerMetrics()
         self._wanted = wanted
         self._loaded: Loaded | None = None
-        self._log = PredictionLog(entry.predictions)
-        self._shadow = PredictionLog(shadow_log(entry.predictions))
+        self._log = PredictionLog(entry.predictions, entry.rotation.max_bytes)
+        self._shadow = PredictionLog(shadow_log(entry.predictions), entry.rotation.max_bytes)
+        self._deliveries = deliveries(name, entry, self.metrics)
+        self._tidying = Tidying(name, entry, self._deliveries, self.metrics)
         self._thread = ThreadPoolExecutor(1, "predict")
         self._copies_thread = ThreadPoolExecutor(1, "copies", initializer=give_way)
         self._is_stopping = False
@@ -131,14 +134,27 @@ class ModelServer:
             except ModelopsError as error:
                 log.warning("%s; the version before it answers on", error)
 
+    async def keep_log(self) -> None:
+        """Delivers the log, and deletes its oldest files, until it is cancelled."""
+        for delivery in self._deliveries:
+            delivery.start()
+        while True:
+            try:
+                await asyncio.to_thread(self._tidying.once)
+            except (ModelopsError, OSError) as error:
+                log.warning("old prediction logs are not deleted: %s", error)
+            await asyncio.sleep(TIDY_S)
+
     def stop(self) -> None:
         """From now on it is not ready; requests are still answered."""
         self._is_stopping = True
 
     def close(self) -> None:
-        """Closes the logs."""
+        """Closes the logs; what is not delivered lies in them for the next start."""
         self._thread.shutdown()
         self._copies_thread.shutdown()
+        for delivery in self._deliveries:
+            delivery.stop()
         self._log.close()
         self._shadow.close()
 
@@ -302,7 +318,8 @@ async def serve(
             await asyncio.sleep(1.0)
         stop()
 
-    tasks = [asyncio.create_task(job) for job in (server.batcher.run(), server.keep_loaded(), look())]
+    loops = (server.batcher.run(), server.keep_loaded(), server.keep_log(), look())
+    tasks = [asyncio.create_task(job) for job in loops]
     said(listener.getsockname()[1])
     try:
         await http.serve(sockets=[listener])

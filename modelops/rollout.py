@@ -1,11 +1,12 @@
 """A rollout as one pure state machine: (rollout, plan, observation, now) → (rollout, what is wanted).
 
 What is wanted is level-triggered: the whole of it, each time, so that doing it twice or after a crash does no harm.
-Recreate, blue-green, canary and shadow are rows of `FIRST` and shapes of traffic; ramped and A/B are to be more rows.
+Recreate, blue-green, canary and shadow are rows of `WAYS`; ramped and A/B are to be more rows.
 """
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -17,15 +18,30 @@ Phase = Literal["preparing", "replacing", "observing", "watching", "rolling_back
 Command = Literal["pause", "resume", "promote", "abort"]
 
 ENDED: frozenset[Phase] = frozenset({"promoted", "rolled_back"})
-FIRST: dict[Strategy, Phase] = {
-    "recreate": "replacing",
-    "blue_green": "watching",
-    "canary": "observing",
-    "shadow": "observing",
+
+
+class Way(NamedTuple):
+    """What is a strategy's own. `first`: the phase after preparing.
+
+    `shares`: what the challenger answers while it is observed, one step after another. `is_mirrored`: it gets copies
+    meanwhile. `is_alone`: the old server ends before the new one begins.
+    """
+
+    first: Phase
+    shares: Callable[[Plan], tuple[float, ...]] = lambda plan: (0.0,)
+    is_mirrored: bool = False
+    is_alone: bool = False
+
+
+WAYS: dict[Strategy, Way] = {
+    "recreate": Way("replacing", is_alone=True),
+    "blue_green": Way("watching"),
+    "canary": Way("observing", shares=lambda plan: plan.steps),
+    "shadow": Way("observing", is_mirrored=True),
 }
-"""The phase after preparing."""
 
 LOST_S = 60.0  # a challenger that is not ready for longer is rolled back
+SEEN_S = 5.0  # how old `seen_s` may be, so that not every tick is a change
 FEWEST_REQUESTS = 20  # before an error rate is believed
 FEWEST_LATENCIES = 200  # before a p99 is: of fewer it is the slowest one
 SLOWER_MS = 50.0  # a p99 within so much of the champion's is never too slow
@@ -114,7 +130,7 @@ def begin(
 def step(rollout: Rollout, plan: Plan, seen: Observation, now_s: float) -> tuple[Rollout, Wanted]:
     """One tick: at most one change of phase, and what is wanted in the phase after it."""
     if rollout.is_open:
-        if rollout.challenger in seen.ready:
+        if rollout.challenger in seen.ready and now_s - rollout.seen_s > SEEN_S:
             rollout = _with(rollout, seen_s=now_s)
         rollout = _commanded(rollout, seen, now_s)
         rollout = _advanced(rollout, plan, seen, now_s)
@@ -123,30 +139,33 @@ def step(rollout: Rollout, plan: Plan, seen: Observation, now_s: float) -> tuple
 
 def wanted(rollout: Rollout, plan: Plan, seen: Observation) -> Wanted:
     """What the phase asks for. A share goes only to a version that is ready, while another one is."""
-    old, new = rollout.champion, rollout.challenger
+    old, new, way = rollout.champion, rollout.challenger, WAYS[rollout.strategy]
     shares: dict[int, float] = {old: 1.0}
     mirror = None
     servers = {old, new}
-    if rollout.phase == "preparing" and rollout.strategy == "recreate":
+    if rollout.phase == "preparing" and way.is_alone:
         servers = {old}
     elif rollout.phase == "replacing":
         servers, shares = {new}, {new: 1.0}
-    elif rollout.phase == "observing" and rollout.strategy == "canary":
-        share = plan.steps[min(rollout.step, len(plan.steps) - 1)]
-        shares = {old: 1.0 - share, new: share}
     elif rollout.phase == "observing":
-        mirror = new if new in seen.ready else None
+        steps = way.shares(plan)
+        share = steps[min(rollout.step, len(steps) - 1)]
+        shares = {old: 1.0 - share, new: share}
+        mirror = new if way.is_mirrored and new in seen.ready else None
     elif rollout.phase in ("watching", "promoted"):
         shares = {new: 1.0}
-        if rollout.phase == "promoted" or rollout.strategy == "recreate":
+        if rollout.phase == "promoted" or way.is_alone:
             servers = {new}
     elif rollout.phase in ("rolling_back", "rolled_back"):
         servers = {old}
     ready = {version: share for version, share in shares.items() if version in seen.ready and share > 0}
     # Only in these phases may the challenger stand in: before them its profile may lack, after them it may be bad.
     may_answer = {old, new} if rollout.phase in ("observing", "watching") else set(shares)
-    able = sorted(seen.ready & servers & may_answer, key=lambda v: v != old)
-    if not ready and able:
+    # One that is not ready is the last to be asked: a busy server may miss a look at it and still answer. One that is
+    # just beginning is not asked.
+    askable = servers & may_answer & (seen.ready if rollout.phase == "replacing" else servers)
+    able = sorted(askable, key=lambda v: (v not in seen.ready, v != old))
+    if not ready and able and able[0] in seen.ready:
         ready = {able[0]: 1.0}
     total = sum(ready.values())
     spares = tuple(version for version in able if version not in ready)
@@ -227,9 +246,10 @@ def _advanced(rollout: Rollout, plan: Plan, seen: Observation, now_s: float) -> 
         if waited_s < plan.observe or requests < plan.min_requests:
             return rollout
         said = f"{requests} requests without a broken guardrail"
-        if rollout.strategy == "canary" and rollout.step + 1 < len(plan.steps):
-            share = plan.steps[rollout.step + 1]
-            return _noted(_with(rollout, step=rollout.step + 1, entered_s=now_s), f"{said}: on to {share:.0%}", now_s)
+        later = WAYS[rollout.strategy].shares(plan)[rollout.step + 1 :]
+        if later:
+            changed = _with(rollout, step=rollout.step + 1, entered_s=now_s)
+            return _noted(changed, f"{said}: on to {later[0]:.0%}", now_s)
         return _enter(rollout, "watching", said, now_s)
     if waited_s >= plan.watch and seen.champion == new:
         return _enter(rollout, "promoted", f"version {new} is the champion", now_s)
@@ -238,7 +258,7 @@ def _advanced(rollout: Rollout, plan: Plan, seen: Observation, now_s: float) -> 
 
 def _prepared(rollout: Rollout, plan: Plan, seen: Observation, now_s: float) -> Rollout:
     missing = seen.undelivered
-    if not missing and rollout.strategy != "recreate" and rollout.challenger not in seen.ready:
+    if not missing and not WAYS[rollout.strategy].is_alone and rollout.challenger not in seen.ready:
         missing = f"the model server of version {rollout.challenger} is not ready"
     if missing:
         if now_s - rollout.began_s > plan.prepare:
@@ -246,7 +266,7 @@ def _prepared(rollout: Rollout, plan: Plan, seen: Observation, now_s: float) -> 
         return _with(rollout, reason=missing)
     if rollout.is_paused:
         return rollout
-    return _enter(rollout, FIRST[rollout.strategy], "prepared", now_s)
+    return _enter(rollout, WAYS[rollout.strategy].first, "prepared", now_s)
 
 
 def _enter(rollout: Rollout, phase: Phase, reason: str, now_s: float) -> Rollout:

@@ -37,12 +37,12 @@ class Rollouts:
         with state_errors(self._path):
             return self._open(model)
 
-    def save(self, rollout: Rollout, and_then: Callable[[], None] | None = None) -> None:
-        """Keeps a rollout as it is now and takes its command as obeyed."""
+    def save(self, rollout: Rollout, obeyed: Command | None, and_then: Callable[[], None] | None = None) -> None:
+        """Keeps a rollout as it is now, and takes this command as obeyed; one that came since stays."""
         with state_errors(self._path), transaction(self._database):
             self._database.execute(
-                "UPDATE rollouts SET is_open = ?, command = NULL, body = ? WHERE id = ?",
-                (rollout.is_open, _encode(rollout), rollout.id),
+                "UPDATE rollouts SET is_open = ?, command = nullif(command, ?), body = ? WHERE id = ?",
+                (rollout.is_open, obeyed, _encode(rollout), rollout.id),
             )
             if and_then is not None:
                 and_then()

@@ -1,7 +1,8 @@
 """The embedded router: splits requests over versions by a sticky hash, sends copies, is switched between two.
 
 A table is one immutable value: a request that has begun keeps the one it began with. A prediction changes nothing, so a
-request whose server is gone is sent to another version's.
+request whose server is gone is sent to another version's. `switch`, `restart` and `tally` may be called from another
+thread than the one that serves.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from modelops.rollout import Traffic
 
 MAX_BODY = 8 << 20
 TIMEOUT_S = 30.0
+GONE_S = 0.5
 KEPT_LATENCIES = 2000
 LARGE = 1 << 20  # bytes that are sent in parts, so that the loop turns meanwhile
 PASSED_ON = (b"content-type", b"accept", b"traceparent")
@@ -40,7 +42,7 @@ class Target(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Where a model's requests go. `spares`: servers that answer when their own server is gone."""
+    """Where a model's requests go. `spares`, in order, are asked where their own server is gone, or none is ready."""
 
     targets: tuple[Target, ...]
     spares: tuple[Target, ...] = ()
@@ -84,6 +86,7 @@ class Router:
         self._session: aiohttp.ClientSession | None = None
         self._copies: dict[tuple[str, Target], Bundle] = {}
         self._bundles: set[asyncio.Task[None]] = set()
+        self._gone: dict[str, float] = {}  # by URL, until when a server that gave no answer is the last to be asked
 
     def switch(self, model: str, table: Table) -> None:
         """Requests that come from now on go by this table."""
@@ -92,11 +95,11 @@ class Router:
 
     def restart(self, model: str) -> None:
         """Counts a model's traffic anew, as at the beginning of a phase."""
-        self._tallies = {key: tally for key, tally in self._tallies.items() if key[0] != model}
+        self._tallies = {key: tally for key, tally in self._tallies.copy().items() if key[0] != model}
 
     def tally(self, model: str) -> dict[int, Traffic]:
         """By version, what was answered since `restart`."""
-        return {version: tally.traffic() for (name, version), tally in self._tallies.items() if name == model}
+        return {version: tally.traffic() for (name, version), tally in self._tallies.copy().items() if name == model}
 
     async def close(self) -> None:
         """Ends copies and connections."""
@@ -124,11 +127,11 @@ class Router:
         if body is None:
             await _problem(send, 413, f"the body must have at most {MAX_BODY} bytes.")
             return
-        if not table.targets:
+        if not (table.targets or table.spares):
             await _problem(send, 503, f"no version of {model!r} is ready.")
             return
         headers, key = _headers(scope, body)
-        chosen = choose(table.targets, key)
+        chosen = choose(table.targets or table.spares[:1], key)
         path = scope["raw_path"].decode("ascii", "replace") if scope.get("raw_path") else path
         status, answer, content_type = await self._forward(model, table, chosen, scope["method"], path, headers, body)
         await _send(send, status, answer, content_type)
@@ -140,31 +143,42 @@ class Router:
     ) -> tuple[int, bytes, bytes]:
         """The answer of the chosen version's server; of another one where its server is gone."""
         others = [t for t in (*table.targets, *table.spares) if t.version != chosen.version]
-        for target in (chosen, chosen, *others):  # a connection that the server just closed is no reason to leave it
-            try:
-                return await self._ask(model, target, method, path, headers, body)
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                continue
+        now_s = time.monotonic()
+        for target in sorted((chosen, *others), key=lambda t: self._gone.get(t.url, now_s) > now_s):
+            answer = await self._answer(model, target, method, path, headers, body)
+            if answer is not None:
+                return answer
         detail = f"no model server of {model!r} answers; they are started again. Try again in a second."
         return 503, _problem_body(503, detail), b"application/problem+json"
+
+    async def _answer(
+        self, model: str, target: Target, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, bytes, bytes] | None:
+        """A server's answer; None where it is gone: it is then the last one to be asked for a while."""
+        for attempt in range(2):  # a connection that the server just closed is no reason to leave it
+            try:
+                return await self._ask(model, target, method, path, headers, body)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if attempt or isinstance(error, TimeoutError):
+                    break
+        tally = self._tallies.setdefault((model, target.version), Tally())
+        tally.requests += 1
+        tally.errors += 1
+        self._metrics.requests.labels(model, str(target.version), "no_answer").inc()
+        self._gone[target.url] = time.monotonic() + GONE_S
+        return None
 
     async def _ask(
         self, model: str, target: Target, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> tuple[int, bytes, bytes]:
-        tally = self._tallies.setdefault((model, target.version), Tally())
+        """Asks a server once. Raises what aiohttp raises where there is no answer."""
         began_s = time.perf_counter()
         data_out = body if len(body) < LARGE else io.BytesIO(body)
-        try:
-            async with self._connected().request(
-                method, f"{target.url}{path}", data=data_out, headers=headers
-            ) as answer:
-                data = await answer.read()
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            tally.requests += 1
-            tally.errors += 1
-            self._metrics.requests.labels(model, str(target.version), "no_answer").inc()
-            raise
+        async with self._connected().request(method, f"{target.url}{path}", data=data_out, headers=headers) as answer:
+            data = await answer.read()
         taken_s = time.perf_counter() - began_s
+        self._gone.pop(target.url, None)
+        tally = self._tallies.setdefault((model, target.version), Tally())
         tally.requests += 1
         tally.errors += answer.status >= 500
         tally.latencies_ms.append(taken_s * 1000)

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -32,6 +34,7 @@ from modelops.steps import write
 
 STILL_S = 30.0  # a controller that has not ticked for longer is not alive
 MIRROR_S = 10.0
+BUSY_S = 2.0  # of a locked state file: probes are to be answered meanwhile
 log = logging.getLogger("modelops")
 
 
@@ -41,7 +44,8 @@ async def serve(config: Config, config_path: Path) -> None:
         recipes.load(entry.recipe)
     keys = [signature.decode_key(read_secret(path)) for path in config.webhook.secret_files]
     lock(config.database.with_suffix(".lock"))
-    database = connect(config.database)
+    database = connect(config.database, busy_s=BUSY_S)
+    opened = os.stat(config.database)
     parts = (
         JobQueue(database, config.database),
         Registry(database, config.database),
@@ -56,26 +60,34 @@ async def serve(config: Config, config_path: Path) -> None:
         executor = Executor(config, config_path, queue, controller.begin)
         limits = {n: Limits(e.policy.cooldown, e.policy.max_per_day) for n, e in config.models.items()}
         receiver = Receiver(queue, keys, limits, Rate(config.webhook.per_minute), config.webhook.max_body)
-        ticked = [time.monotonic()]
+        ticked_s, is_lost = time.monotonic(), False
 
         def missing() -> list[str]:
-            still_s = time.monotonic() - ticked[0]
+            still_s = time.monotonic() - ticked_s
             return [f"the controller has not ticked for {still_s:.0f} s"] if still_s > STILL_S else []
 
         async def tick() -> None:
+            nonlocal ticked_s, is_lost
+            was_lost, is_lost = is_lost, _is_lost(config.database, opened)
+            if is_lost and not was_lost:
+                log.error("%s is not the state that was opened: end the service and put it back.", config.database)
+            metrics.lost.set(is_lost)
             await controller.tick()
-            ticked[0] = time.monotonic()
+            ticked_s = time.monotonic()
+
+        async def revive() -> None:
+            for name, limit in limits.items():
+                queue.revive(name, limit, now_s=time.time())
 
         async def mirror() -> None:
             if not registry.is_mirrored():
                 await _mirror(config_path)
 
         api = make_app(config, receiver, parts, metrics, missing=missing)
-        loops = [(tick, config.tick), (executor.step, config.tick), (mirror, MIRROR_S)]
+        loops = [(tick, config.tick), (executor.step, config.tick), (revive, config.tick), (mirror, MIRROR_S)]
         try:
             await _serve_all(config, api, router, loops)
         finally:
-            await router.close()
             servers.stop()
             database.close()
 
@@ -83,11 +95,21 @@ async def serve(config: Config, config_path: Path) -> None:
 async def _serve_all(
     config: Config, api: asgi.App, router: Router, loops: Sequence[tuple[Callable[[], Awaitable[object]], float]]
 ) -> None:
-    """Both HTTP servers and the loops, until a signal."""
+    """Both HTTP servers and the loops, until a signal.
+
+    The router has a thread and a loop of its own: whatever holds the others up, a locked state file say, it routes on.
+    """
     listeners = [asgi.listen(at.host, at.port) for at in (config.api, config.router)]
     ports = {name: s.getsockname()[1] for name, s in zip(("api", "router"), listeners, strict=True)}
     write(config.state.folder / "ports.json", json.dumps(ports).encode())
     https = [asgi.server(api), asgi.server(router)]
+    thread = ThreadPoolExecutor(1, "router")
+
+    async def route() -> None:
+        try:
+            await https[1].serve(sockets=[listeners[1]])
+        finally:
+            await router.close()
 
     def stop() -> None:
         for http in https:
@@ -100,14 +122,26 @@ async def _serve_all(
         task.add_done_callback(lambda _: stop())
     log.info("webhooks at http://%s:%d, predictions at http://%s:%d", config.api.host, ports["api"],
              config.router.host, ports["router"])  # fmt: skip
+    routed = asyncio.get_running_loop().run_in_executor(thread, asyncio.run, route())
+    routed.add_done_callback(lambda _: stop())
     try:
-        await asyncio.gather(*(h.serve(sockets=[s]) for h, s in zip(https, listeners, strict=True)))
+        await https[0].serve(sockets=[listeners[0]])
     finally:
+        stop()
+        await routed
         for task in tasks:
             task.cancel()
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task  # raises what ended it
+
+
+def _is_lost(path: Path, opened: os.stat_result) -> bool:
+    """Whether the state file is not the one that was opened: what is written to that one is lost at the end."""
+    try:
+        return not os.path.samestat(path.stat(), opened)
+    except OSError:
+        return True
 
 
 async def _again(step: Callable[[], Awaitable[object]], pause_s: float) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -17,8 +18,9 @@ import aiohttp
 
 from modelops.state import state_errors
 
-RESTART_S = 2.0  # between two starts of one version
+RESTART_S, RESTART_MAX_S = 2.0, 60.0  # between two starts of one version; longer each time it does not become ready
 LOOK_S = 1.0
+log = logging.getLogger("modelops")
 
 
 class Process(NamedTuple):
@@ -44,7 +46,9 @@ class Servers:
         self._config_path = config_path
         self._folder = folder
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._started_s: dict[tuple[str, int], float] = {}
+        self._tries: dict[tuple[str, int], int] = {}  # starts since it was ready last
+        self._due_s: dict[tuple[str, int], float] = {}
+        self._said: dict[tuple[str, int], str] = {}
 
     def known(self, model: str) -> dict[int, Process]:
         """The processes of a model by version, as they were started."""
@@ -70,7 +74,11 @@ class Servers:
         """The versions whose server says that it answers with that version."""
         known = list(self.known(model).values())
         found = await asyncio.gather(*(_says_ready(session, process) for process in known))
-        return frozenset(p.version for p, is_ready in zip(known, found, strict=True) if is_ready)
+        ready = frozenset(p.version for p, is_ready in zip(known, found, strict=True) if is_ready)
+        for version in ready:
+            self._tries.pop((model, version), None)
+            self._said.pop((model, version), None)
+        return ready
 
     def stop(self) -> None:
         """Ends all processes and waits for them, at most 10 s."""
@@ -85,10 +93,13 @@ class Servers:
                 child.wait(max(until_s - time.monotonic(), 0.1))
 
     def _start(self, model: str, version: int) -> None:
-        now_s = time.monotonic()
-        if now_s - self._started_s.get((model, version), -RESTART_S) < RESTART_S:
+        now_s, key = time.monotonic(), (model, version)
+        if now_s < self._due_s.get(key, 0.0):
             return
-        self._started_s[model, version] = now_s
+        self._tries[key] = self._tries.get(key, 0) + 1
+        self._due_s[key] = now_s + min(RESTART_S * 2.0 ** (self._tries[key] - 1), RESTART_MAX_S)
+        if self._tries[key] > 1:
+            self._complain(model, version)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         command = [sys.executable, "-m", "modelops", "predict", "-c", str(self._config_path), "--model", model]
@@ -100,6 +111,17 @@ class Servers:
             child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         self._children[child.pid] = child
         self._note(Process(model, version, port, child.pid))
+
+    def _complain(self, model: str, version: int) -> None:
+        """Says, once, why a server ended that never became ready."""
+        try:
+            lines = (self._folder / f"{model}-{version}.log").read_text("utf-8", "replace").split("\n")
+        except OSError:
+            lines = []
+        said = next((line for line in reversed(lines) if line.strip()), "it left no word")
+        if said != self._said.get((model, version)):
+            log.error("%s: the model server of version %d ended: %s", model, version, said.removeprefix("modelops: "))
+        self._said[model, version] = said
 
     def _note(self, process: Process) -> None:
         with state_errors(self._path):

@@ -72,8 +72,11 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
             database.execute("ROLLBACK")
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """The state file, made where it is missing. Raises StateError. Any one thread at a time may use it."""
+def connect(path: Path, *, busy_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    """The state file, made where it is missing. Raises StateError. Any one thread at a time may use it.
+
+    `busy_s`: how long another one's lock is waited for.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,7 +84,7 @@ def connect(path: Path) -> sqlite3.Connection:
             f"`state.folder` must be a folder that can be made; got {path.parent}: {error.strerror}. Name another."
         ) from error
     with state_errors(path):
-        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")

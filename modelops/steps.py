@@ -21,6 +21,7 @@ from modelops.data import Rows, Selection, Snapshot, Warehouse, read_rows
 from modelops.errors import DataError
 from modelops.job import STEPS, Job
 from modelops.models import Model
+from modelops.prediction_log import steady
 from modelops.profile import build_profile
 from modelops.recipe import Recipe
 from modelops.registry import Registry, Version
@@ -83,10 +84,15 @@ class Work:
 
     def snapshot(self) -> Snapshot:
         """The rows to learn from."""
-        files = self._sources or tuple(p for p in (self._entry.predictions, self._entry.labels) if p is not None)
         chosen = Selection(self.job.model, self.job.started_s, must_be_complete=not self._sources)
         warehouse = Warehouse(self._config.state.folder)
-        return self._kept("snapshot", Snapshot, lambda: warehouse.snapshot(files, self.recipe.data, chosen))
+        labels = () if self._entry.labels is None else (self._entry.labels,)
+
+        def made() -> Snapshot:
+            with steady(self._entry.predictions) as logs:
+                return warehouse.snapshot(self._sources or (*logs, *labels), self.recipe.data, chosen)
+
+        return self._kept("snapshot", Snapshot, made)
 
     def contract(self) -> Agreed:
         """The rules that the rows keep."""

@@ -1,8 +1,10 @@
 """modelops as real processes, for tests: its commands, its service, and traffic with labels."""
 
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def ask(url: str, data: bytes | None = None, headers: dict[str, str] | None = No
             return answer.status, read_json(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, read_json(error.read())
-    except OSError:
+    except (OSError, http.client.HTTPException):  # no answer, or half of one
         return 0, None
 
 
@@ -45,6 +47,12 @@ def read_json(body: bytes) -> Any:
         return json.loads(body)
     except ValueError:
         return body.decode()
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 def wait_for(what: Callable[[], Any], said: Callable[[], object] = lambda: "") -> Any:
@@ -123,6 +131,22 @@ def servers_of(config: Path) -> list[int]:
             if b"predict" in words and str(config).encode() in words:
                 found.append(int(folder.name))
     return found
+
+
+def ports(pids: list[int]) -> list[str]:
+    """The ports of model servers."""
+    words = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids]
+    return [found[found.index(b"--port") + 1].decode() for found in words]
+
+
+def ready_servers(made: Service) -> int:
+    """How many model servers answer."""
+    count = 0
+    for pid in servers_of(made.config):
+        with suppress(OSError):
+            (port,) = ports([pid])
+            count += ask(f"http://127.0.0.1:{port}/readyz")[0] == 200
+    return count
 
 
 @contextmanager

@@ -14,7 +14,7 @@ pytest.importorskip("mlflow", reason="needs the extra modelops")
 
 from modelops.times import rfc3339
 from tests.modelops import served_model, world
-from tests.modelops.service import Service, Traffic, ask, run, servers_of, service, wait_for
+from tests.modelops.service import Service, Traffic, ask, ready_servers, run, servers_of, service, wait_for
 
 ENDED = ("promoted", "rejected", "failed", "rolled_back")
 SLOWER = {"rollout": {"observe": "5s", "min_requests": 20, "watch": "3s", "steps": [0.5], "min_labels": 100_000}}
@@ -83,17 +83,6 @@ def workers(job: str) -> list[int]:
                 if b"work" in words and job.encode() in words:
                     found.append(int(folder.name))
     return found
-
-
-def ready_servers(made: Service) -> int:
-    """How many model servers answer."""
-    count = 0
-    for pid in servers_of(made.config):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            port = words[words.index(b"--port") + 1].decode()
-            count += ask(f"http://127.0.0.1:{port}/readyz")[0] == 200
-    return count
 
 
 @pytest.mark.slow

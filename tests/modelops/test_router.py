@@ -181,10 +181,22 @@ def test_a_request_whose_server_is_gone_is_answered_by_a_spare() -> None:
         world.router.switch("credit", Table((gone,), (world.target(1, 0.0),)))
         assert await world.ask() == (200, {"version": "1"})
         tally = world.router.tally("credit")
-        assert (tally[2].errors, tally[1].errors) == (2, 0)
+        assert (tally[2].errors, tally[1].errors) == (1, 0)
+        assert [await world.ask() for _ in range(3)] == [(200, {"version": "1"})] * 3
+        assert world.router.tally("credit")[2].errors == 1  # for a while the other one is asked first
         world.router.switch("credit", Table((gone,)))
         status, answer = await world.ask()
         assert (status, "no model server" in answer["detail"]) == (503, True)
+
+    in_world(test)
+
+
+def test_where_no_server_is_known_to_be_ready_the_spares_are_asked() -> None:
+    async def test(world: World) -> None:
+        world.router.switch("credit", Table((), (world.target(1, 0.0), world.target(2, 0.0))))
+        assert await world.ask() == (200, {"version": "1"})
+        async with world.session.get(f"{world.url}/readyz") as answer:
+            assert answer.status == 503
 
     in_world(test)
 

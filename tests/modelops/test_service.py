@@ -142,3 +142,29 @@ def test_an_abort_and_a_bad_challenger_bring_the_champion_back(tmp_path: Path) -
             assert "labels of live requests version 2 has AUC" in rollout["reason"]
         assert traffic.failed == []
         assert made.get("/v1/models")["credit"]["aliases"] == {"champion": 1}
+
+
+def test_reading_asks_for_a_token_where_there_is_one(tmp_path: Path) -> None:
+    config = world.make_folder(tmp_path)
+    text = json.loads(config.read_text())
+    text["api"]["token_file"] = "readers"
+    config.write_text(json.dumps(text))
+    (tmp_path / "readers").write_text("first\nsecond\n")
+    with service(config) as made:
+        for path in ("/v1/jobs", "/v1/jobs/none", "/v1/models", "/v1/rollouts", "/nothing"):
+            status, problem = ask(made.api + path)
+            assert (status, "`Bearer TOKEN`" in problem["detail"]) == (401, True)
+            assert ask(made.api + path, headers={"Authorization": "Bearer third"})[0] == 401
+        for token in ("first", "second"):
+            assert ask(f"{made.api}/v1/jobs", headers={"Authorization": f"Bearer {token}"}) == (200, [])
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert ask(made.api + path)[0] == 200
+        assert made.hook(start=START, kind="data_quality")[0] == 202
+        (tmp_path / "readers").write_text("third\n")
+        assert ask(f"{made.api}/v1/jobs", headers={"Authorization": "Bearer third"})[0] == 200
+        assert ask(f"{made.api}/v1/jobs", headers={"Authorization": "Bearer first"})[0] == 401
+        (tmp_path / "readers").unlink()
+        assert ask(f"{made.api}/v1/jobs", headers={"Authorization": "Bearer third"})[0] == 200
+        assert made.kill(signal.SIGTERM) == 0
+        refused = run("serve", "-c", config)
+        assert (refused.returncode, "tokens cannot be read" in refused.stderr) == (2, True)
