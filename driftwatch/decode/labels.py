@@ -81,7 +81,7 @@ class PlainLabels:
             for name, slot in (("id", ID), ("time", TIME), ("label", LABEL))
         ]
         if MODEL in key_of:
-            fields.append(("model", key_of[MODEL], Literal.__getitem__(schema.model) | None, None))
+            fields.append(("model", key_of[MODEL], Literal.__getitem__((schema.model, None)), None))
         if VERSION in key_of:
             fields.append(("version", key_of[VERSION], leaf_of[VERSION].typed, None))
         fields += [
@@ -107,8 +107,10 @@ class PlainLabels:
         try:
             self._decode(messages[0])
             self._decode(messages[n - 1])
-            lines = isinstance(messages, Lines)
-            events: list[Any] = self._decode_lines(messages.block) if lines else [self._decode(m) for m in messages]
+            if isinstance(messages, Lines):
+                events: list[Any] = self._decode_lines(messages.block)
+            else:
+                events = [self._decode(message) for message in messages]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if len(events) != n:

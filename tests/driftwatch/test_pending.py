@@ -9,7 +9,8 @@ from driftwatch.pending import Pending, in_sample
 @pytest.mark.parametrize("most_alike", [0, 40])
 def test_every_row_of_a_hash_is_found(most_alike: int) -> None:
     rng = np.random.default_rng(1)
-    rows, plain = Pending(150_000), []
+    rows = Pending(150_000)
+    plain: list[tuple[int, int]] = []
     for owner in range(1, 60):
         hashes = rng.integers(1, 2**63, 2000).astype(np.uint64)
         if most_alike and plain:
