@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from driftwatch.label_log import Entry, LabelChanges, LabelState
+from driftwatch.label_log import Entry, Kind, LabelChanges, LabelState
 
 
 def save_labels(database: sqlite3.Connection, changes: LabelChanges) -> None:
@@ -10,6 +10,8 @@ def save_labels(database: sqlite3.Connection, changes: LabelChanges) -> None:
     freed = [(number,) for number in changes.freed]
     database.executemany("DELETE FROM label_ledgers WHERE number = ?", freed)
     database.executemany("DELETE FROM label_log WHERE ledger = ?", freed)
+    settled = [(number, int(Kind.BESIDE)) for number in changes.settled]
+    database.executemany("DELETE FROM label_log WHERE ledger = ? AND kind = ?", settled)
     database.execute("DELETE FROM label_log WHERE ledger = 0 AND expires <= ?", (changes.reached,))
     database.executemany("INSERT OR REPLACE INTO label_ledgers VALUES (?, ?)", changes.ledgers.items())
     database.executemany("INSERT INTO label_log (ledger, expires, kind, body) VALUES (?, ?, ?, ?)", changes.entries)

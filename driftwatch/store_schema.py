@@ -12,7 +12,7 @@ from pathlib import Path
 
 from driftwatch.errors import StateError, StoreUnavailable
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
 _APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
 
