@@ -98,9 +98,9 @@ def _apply(book: LabelBook, entry: Entry) -> None:
     if entry.kind in (Kind.ROWS, Kind.EARLY):
         if entry.ledger in book.ledgers:
             kept = in_sample(hashes, book.level)
-            values, last = (column[kept] for column in columns[:2])
-            ticks, since_s = (last, None) if entry.kind == Kind.EARLY else (None, last)
-            rows.add(entry.ledger, hashes[kept], values, ticks, since_s=since_s)
+            values, last = (column[kept] for column in columns)
+            early = entry.kind == Kind.EARLY
+            rows.add(entry.ledger, hashes[kept], values, last if early else None, since_s=None if early else last)
         return
     asked, places = rows.find(hashes)
     is_early = np.array([book.ledgers[o].is_early for o in rows.owners(places).tolist()], bool)

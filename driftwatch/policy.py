@@ -72,7 +72,8 @@ class Policy:
             raise ValueError("`judgement` must say of which kind its drift is; got None. Judge it with a `Monitor`.")
         line = _window_line(window)
         judged = Judged(
-            window, line, verdict, _with_evidence(judgement.kind, drifting), _alarm_features(drifting, near)
+            *(window, line, verdict, _with_evidence(judgement.kind, drifting), _alarm_features(drifting, near)),
+            rise=judgement.rise,
         )
         state, alarms = self.persistence.follow(state, judged)
         is_told = any(alarm.of_class == judged.of_class for alarm in alarms)

@@ -61,7 +61,8 @@ def losses(book: Joined, window: Window, closed: Sequence[Ledger], boundary: int
         places = known(book, ledger, boundary)
         beside, since_s = book.beside.take(ledger.number)
         found += [counter.losses(*sides(book, places)), beside]
-        times_s.append(ledger.base * book.terms.bin_s + np.concatenate([book.rows.since_s[places], since_s]))
+        since_s = np.concatenate([book.rows.since_s[places], since_s])
+        times_s.append(ledger.base * book.terms.bin_s + since_s.astype(np.float64))
     times = np.concatenate(times_s)
     order = np.argsort(times, kind="stable")
     return Losses(np.concatenate(found)[order].astype(np.float64), times[order])

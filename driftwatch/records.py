@@ -258,6 +258,14 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Rise:
+    """A rise of the loss that was found row by row. `began_s`: event time of its first row; None: found before."""
+
+    sentence: str
+    began_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """A window's scores and what they come to, before any budget, floor or memory of earlier windows.
 
@@ -277,3 +285,4 @@ class Judgement:
     estimates: tuple[tuple[Metric, float | None], ...] = ()  # the same without labels
     kind: kinds.Kind | None = None  # where a term is over the threshold
     figures: tuple[tuple[Metric, str], ...] = ()  # of the event's fields, each with its field
+    rise: Rise | None = None  # of the loss, row by row, that was found or goes on in this window

@@ -53,7 +53,7 @@ class GLR:
     Parameters
     ----------
     rows_per_false_alarm
-        The budget: rows, on average, from a start to a false alarm while nothing changes, in [1e3, 1e9]. Raising it
+        The budget: rows, on average, from a start to a false alarm while nothing changes, in [1e3, 1e15]. Raising it
         makes detection later, by its logarithm.
     baseline
         What the reference says; left out, the mean before is learned since the last start.
