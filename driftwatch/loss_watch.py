@@ -16,7 +16,7 @@ from detectors.performance.outcome import LOSS
 from detectors.score import Score
 from detectors.sequential.change import Change
 from detectors.sequential.glr import GLR, Baseline
-from detectors.sequential.threshold import LEAST_ROWS, MOST_ROWS, rows_per_false_alarm
+from detectors.sequential.threshold import LEAST_ROWS, MOST_ROWS, level, rows_per_false_alarm
 from driftwatch.decision import Decision, rfc3339
 from driftwatch.monitor import Monitor
 from driftwatch.records import Judgement, Losses, Rise, Window
@@ -24,6 +24,7 @@ from driftwatch.records import Judgement, Losses, Rise, Window
 MOST_STREAMS = 100  # remembered; beyond them the one that was fed longest ago is forgotten
 MOST_WINDOWS = 500  # whose rows can still be named
 AGAIN = 2  # a change counts as over when it was not found again in so many times the rows that it took to be found
+STILL = 20  # so many times those rows may go by until it is found again where it is over: the threshold is lower then
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True):
@@ -38,23 +39,26 @@ class Going(msgspec.Struct, frozen=True, array_like=True):
     """A change that goes on in windows that end by row `until_row`, or longer where it is found again."""
 
     until_row: int
-    n_rows: int  # since it began
+    n_rows: int  # from its first to the one with which it was found
     statistic: float
     effect: float
     sentence: str
+    began_s: float | None  # event time of its first row
 
 
 class Followed(msgspec.Struct, frozen=True, array_like=True):
     """What is remembered of the losses of one version on one profile; `memory` is the detector's."""
 
-    n_rows: int
-    memory: bytes
-    windows: tuple[Told, ...]
+    n_rows: int = 0
+    memory: bytes = b""
+    windows: tuple[Told, ...] = ()
     going: Going | None = None
 
 
 Watched = Mapping[tuple[str, str], Followed]
 """By version and the profile's content hash; the one that was fed last is last."""
+
+NOTHING = Followed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +74,27 @@ class LossWatch:
             return judgement, watched
         baseline, rate = found
         n_allowed = min(max(len(losses) / rate, LEAST_ROWS), MOST_ROWS)
-        glr = GLR(n_allowed, Baseline(baseline.mean, baseline.n), baseline.dispersion)
         key = window.stream.version, window.profile
-        before = watched.get(key, Followed(0, glr.to_bytes(glr.init()), ()))
-        memory, answer = glr.update(glr.from_bytes(before.memory), losses.values, losses.times_s)
+        before = watched.get(key, NOTHING)
+        going = before.going
+        n_again = n_allowed if going is None else min(n_allowed, max(STILL * AGAIN * going.n_rows, LEAST_ROWS))
+        glr = GLR(n_again, Baseline(baseline.mean, baseline.n), baseline.dispersion)
+        memory = glr.from_bytes(before.memory) if before.memory else glr.init()
+        memory, answer = glr.update(memory, losses.values, losses.times_s)
         windows = (*before.windows, Told(before.n_rows, window.start_s, window.end_s))
-        going, began_s = before.going, None
+        n_rows = before.n_rows + len(losses)
         if answer.changes:
-            first, last = answer.changes[0], answer.changes[-1]
-            began_s = None if first.began_time_s is None else round(first.began_time_s, 3)
-            going = _going(last, _sentence(first, windows, baseline))
-        elif going is not None and before.n_rows + len(losses) > going.until_row:
+            going = going or _going(answer.changes[0], windows, baseline)
+            going = msgspec.structs.replace(going, until_row=answer.changes[-1].row + 1 + AGAIN * going.n_rows)
+        elif going is not None and n_rows > going.until_row:
             going = None
-        after = Followed(before.n_rows + len(losses), glr.to_bytes(memory), _kept(windows, memory.rows), going)
+        after = Followed(n_rows, glr.to_bytes(memory), _kept(windows, memory.rows), going)
         others = {k: one for k, one in watched.items() if k != key}
         while len(others) >= MOST_STREAMS:
             del others[next(iter(others))]
         if going is not None:
-            judgement = replace(judgement, rise=Rise(going.sentence, began_s))
-        judged = self._judged(window, judgement, _score(answer.score, going, losses), going, glr.threshold)
+            judgement = replace(judgement, rise=Rise(going.sentence, going.began_s))
+        judged = self._judged(window, judgement, _score(answer.score, going, losses), going, level(n_allowed))
         return judged, {**others, key: after}
 
     def _judged(
@@ -120,14 +126,15 @@ class LossWatch:
         return {key: one for key, one in watched.items() if key[0] not in over} if over else watched
 
 
-def _going(last: Change, sentence: str) -> Going:
-    n_rows = last.row + 1 - (last.row if last.began_row is None else last.began_row)
+def _going(change: Change, windows: tuple[Told, ...], baseline: LossBaseline) -> Going:
+    """A change that was found."""
     return Going(
-        until_row=last.row + 1 + AGAIN * n_rows,
-        n_rows=n_rows,
-        statistic=0.0 if last.statistic is None else last.statistic,
-        effect=(last.after or 0.0) - (last.before or 0.0),
-        sentence=sentence,
+        until_row=change.row + 1,
+        n_rows=change.row + 1 - (change.row if change.began_row is None else change.began_row),
+        statistic=0.0 if change.statistic is None else change.statistic,
+        effect=(change.after or 0.0) - (change.before or 0.0),
+        sentence=_sentence(change, windows, baseline),
+        began_s=None if change.began_time_s is None else round(change.began_time_s, 3),
     )
 
 

@@ -259,7 +259,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Rise:
-    """A rise of the loss that was found row by row. `began_s`: event time of its first row; None: found before."""
+    """A rise of the loss that was found row by row and goes on. `began_s`: event time of its first row."""
 
     sentence: str
     began_s: float | None
