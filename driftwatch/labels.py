@@ -306,7 +306,8 @@ class LabelBook:
                     closed.append(ledger)
                     heappush(self.expiring, (self.expires(ledger), ledger.number))
         window = realised.counted(self, waiting, boundary)
-        losses = realised.losses(self, window, closed, boundary)
+        if (losses := realised.losses(self, window, closed, boundary)) is not None:
+            self._count("no_loss", int(np.isnan(losses.values).sum()))
         self._boundaries.pop(number, None)
         if self.log is not None:
             self.log.judged(number)

@@ -15,8 +15,8 @@ NO_TABLE = Table(np.zeros(0, np.int64), np.zeros(0))
 ORIGIN = 1 << 31  # the tick at which a ledger's base begins: a label may be known before its prediction
 MOST_TICKS = 2**30  # in `wait`; as many more are left for the window itself
 
-Reason = Literal["late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled"]
-"""Why a label is not used."""
+Reason = Literal["late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled", "no_loss"]
+"""Why a label is not used, or (no_loss) not for a loss."""
 
 
 @dataclass(frozen=True, slots=True)
