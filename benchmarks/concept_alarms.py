@@ -1,4 +1,4 @@
-"""Concept drift through the whole pipeline: alarms of the sidecar on streams in which only the rule of the label changes.
+"""Concept drift through the whole pipeline: the sidecar's alarms on streams in which only the label's rule changes.
 
 `DRIFTWATCH_TEST_DATA=FOLDER python -m benchmarks.concept_alarms` writes docs/concept_alarms.md: streams of FOLDER's
 harvard/*abrupto*.csv.gz, and streams made by river. Others: `python -m benchmarks.concept_alarms FILE …` prints their
@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -24,17 +24,21 @@ from typing import Any
 
 import numpy as np
 import yaml
+from scipy.signal import lfilter
 from sklearn.tree import DecisionTreeClassifier
 from tqdm import tqdm
 
 from benchmarks import document
 from benchmarks.concept_drift import VARIABLE, Stream, generated, harvard
+from detectors.performance.loss_baseline import LossBaseline
+from detectors.sequential.glr import GLR, Baseline
 
 LEARNED, REFERENCE, DRIFT, END = 2_000, 6_000, 10_000, 20_000  # rows at which parts of a stream end
 WINDOW, LENGTH_S = 200, 300.0
 SECONDS = LENGTH_S / WINDOW  # between rows
 BUDGET, WITHIN = "1 per 3d", 1_000
 DELAY_S = 600.0  # of a label, on average
+NULL_RATE, NULL_WINDOWS, REFERENCES = 1 / 2_000, 2_000, 40
 T0 = 1_700_000_100  # a window's edge
 
 
@@ -60,9 +64,7 @@ def predicted(stream: Stream) -> Rows:
     label = np.array(stream.classes[:END]).astype(int)
     model = DecisionTreeClassifier(min_samples_leaf=20, random_state=0).fit(x[:LEARNED], label[:LEARNED])
     few = [len(np.unique(column)) <= 10 for column in x.T]  # then a feature is a category
-    features = [
-        {f"x{i}": str(int(v)) if few[i] else v for i, v in enumerate(row)} for row in x[LEARNED:].tolist()
-    ]
+    features = [{f"x{i}": str(int(v)) if few[i] else v for i, v in enumerate(row)} for row in x[LEARNED:].tolist()]
     return Rows(features, model.predict(x[LEARNED:]), label[LEARNED:], DRIFT - LEARNED)
 
 
@@ -100,7 +102,9 @@ def events(rows: Rows, first: int, rng: np.random.Generator) -> list[dict[str, A
 
 def settings(rows: Rows) -> dict[str, Any]:
     """The configuration: nothing but what the stream is, its windows and the budget."""
-    features = {name: "categorical" if isinstance(value, str) else "numeric" for name, value in rows.features[0].items()}
+    features = {
+        name: "categorical" if isinstance(value, str) else "numeric" for name, value in rows.features[0].items()
+    }
     return {
         "model": {"name": "stream", "version": "1"},
         "source": {"kind": "file", "path": "events.jsonl"},
@@ -158,8 +162,12 @@ def line(name: str, rows: Rows, rng: np.random.Generator) -> list[str]:
     early = [a for window, a in opened if row_of(window["end"], first) <= rows.drift]
     late = [(window, a) for window, a in opened if row_of(window["end"], first) > rows.drift]
     concept = next(((window, a) for window, a in late if a["kind"] == "concept"), None)
-    by = {score["detector"] for d in decided for score in d["scores"] if concept and d["window"] == concept[0]
-          and score["feature"] == "loss" and score["verdict"] == "drift"}
+    by = {
+        score["detector"]
+        for d in decided
+        for score in d["scores"]
+        if concept and d["window"] == concept[0] and score["feature"] == "loss" and score["verdict"] == "drift"
+    }
     found_by = " and ".join(["rows"] * ("glr" in by) + ["windows"] * bool(by - {"glr"}))
     said = [name, f"{before:.3f}", f"{after:.3f}", str(len(early))]
     if concept is None:
@@ -193,6 +201,22 @@ def table(streams: Sequence[Stream]) -> str:
     return document.table(HEAD, rows)
 
 
+def false_alarms() -> str:
+    """Rises found while nothing changes, beside the share of the budget, over references."""
+    rows = []
+    for name, draw in NULLS.items():
+        n_found, n_windows = 0, 0
+        for seed in range(REFERENCES):
+            rng = np.random.default_rng(seed)
+            baseline = LossBaseline.of("probability", draw(REFERENCE - LEARNED, rng))
+            glr = GLR(WINDOW / NULL_RATE, Baseline(baseline.mean, baseline.n), baseline.dispersion)
+            _, answer = glr.update(glr.init(), draw(WINDOW * NULL_WINDOWS, rng))
+            n_found, n_windows = n_found + len(answer.changes), n_windows + NULL_WINDOWS
+        allowed = n_windows * NULL_RATE
+        rows.append([name, str(n_found), f"{allowed:.0f}", f"{n_found / allowed:.2f}"])
+    return document.table(["losses", "found", "allowed", "found ÷ allowed"], rows)
+
+
 def main() -> None:
     """Judges, prints, writes the document."""
     if len(sys.argv) > 1:
@@ -203,23 +227,44 @@ def main() -> None:
         print(f"skipped: `{VARIABLE}` must name the folder of the data sets; got nothing. Set it.", file=sys.stderr)
         return
     found = harvard(sorted((Path(place) / "harvard").glob("*abrupto*.csv.gz")))
-    text = [INTRODUCTION, table(list(chain(found, made()))), READING]
+    text = [INTRODUCTION, table(list(chain(found, made()))), READING, "## False alarms", NULL, false_alarms()]
     print("\n\n".join(text))
     document.write("concept_alarms", "Concept drift, as alarms", f"{VARIABLE}=FOLDER {document.command()}", text)
 
 
+def alike(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Errors at 10 % of which neighbours are alike: a normal AR(1), φ = .8, over its 90 % point."""
+    noise = rng.normal(size=n) * 0.6
+    noise[0] /= 0.6
+    return (lfilter([1.0], [1.0, -0.8], noise) > 1.2816).astype(np.float64)
+
+
+NULLS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
+    "errors at 2 %": lambda n, rng: (rng.random(n) < 0.02).astype(np.float64),
+    "errors at 10 %": lambda n, rng: (rng.random(n) < 0.1).astype(np.float64),
+    "errors at 40 %": lambda n, rng: (rng.random(n) < 0.4).astype(np.float64),
+    "Brier losses, uniform": lambda n, rng: rng.random(n) ** 2,
+    "errors at 10 %, neighbours alike": alike,
+}
+
 INTRODUCTION = f"""\
-A decision tree (of scikit-learn {version("scikit-learn")}) learns the first {LEARNED:,} rows of a stream and then no more. The next {REFERENCE - LEARNED:,}
-are its reference; at row {DRIFT:,} the rule of the label changes; the stream ends at {END:,}. Rows are left out by chance so
-that either prediction and either label has half of the rows before the change and after it. The sidecar replays what
-follows the reference in windows of {LENGTH_S / 60:.0f} minutes, {WINDOW} rows, with labels that come {DELAY_S / 60:.0f} minutes later on average,
-at {BUDGET.replace(" per 3d", " false alarm in three days")}: one configuration for all streams."""
+A decision tree (of scikit-learn {version("scikit-learn")}) learns the first {LEARNED:,} rows of a stream and then no more. The next
+{REFERENCE - LEARNED:,} are its reference; at row {DRIFT:,} the rule of the label changes; the stream ends at {END:,}. Rows are left out
+by chance so that either prediction and either label has half of the rows before the change and after it. The sidecar
+replays what follows the reference in windows of {LENGTH_S / 60:.0f} minutes, {WINDOW} rows, with labels that come {DELAY_S / 60:.0f} minutes later on
+average, at one false alarm in three days: one configuration for all streams."""
 
 READING = f"""\
 "Alarms before" are false. "Concept alarm after rows": from the change to the end of the window whose second judgement
-opened an alarm of kind `concept`; {WITHIN:,} is the aim. "Dated by rows": where the alarm's `started_at` lies beside the change.
-"Found by": the detector that goes row by row, `glr`, and those that compare the window's losses with the reference's
-([how it works](decisions/0015-a-scan-over-change-points-for-losses.md), [beside others](concept_drift.md))."""
+opened an alarm of kind `concept`; {WITHIN:,} is the aim. "Dated by rows": where the alarm's `started_at` lies beside the
+change. "Found by": the detector that goes row by row, `glr`, and those that compare the window's losses with the
+reference's ([how it works](decisions/0016-losses-are-followed-in-the-order-of-judgement.md), [beside
+others](concept_drift.md)). Where leaving rows out moves the features, a covariate alarm of the first judgements says so.
+In SEA the errors do not become more, or by one row in a hundred: nothing is to be found."""
+
+NULL = f"""\
+{REFERENCES} references of {REFERENCE - LEARNED:,} rows, {NULL_WINDOWS:,} windows of {WINDOW} rows after each in which nothing changes, at one false alarm
+in {1 / NULL_RATE:,.0f} windows for the losses row by row."""
 
 
 if __name__ == "__main__":

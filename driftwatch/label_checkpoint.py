@@ -33,7 +33,9 @@ def changes(book: LabelBook) -> LabelChanges | None:
         judged=log.judged_windows,
         settled=log.settled_ledgers,
         reached=_NEVER if book.reached == -inf else int(book.reached),
-        book=msgspec.msgpack.encode((book.next_number, book.level, book.terms.bin_s, book.terms.wait_s, book.beside.level)),
+        book=msgspec.msgpack.encode(
+            (book.next_number, book.level, book.terms.bin_s, book.terms.wait_s, book.beside.level)
+        ),
     )
     book.changed.clear()
     book.new_windows.clear()

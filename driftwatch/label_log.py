@@ -20,7 +20,7 @@ class Kind(IntEnum):
     EARLY = 1  # hash, label, tick: labels that wait
     JOINED = 2  # hash, label in four bytes, tick
     GONE = 3  # hash of a label that waited
-    BESIDE = 4  # loss and time of rows whose event held the label; (number of the first, of every 2^how many-th)
+    BESIDE = 4  # loss and time of rows whose event held the label; (number of the first, of every 2^level-th)
 
 
 class Entry(NamedTuple):

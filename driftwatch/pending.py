@@ -2,7 +2,8 @@
 
 A row is the hash of an id, a value (what was predicted, or a label that waits for it), the label in four bytes, when it
 came, in ticks that its owner counts, and the row's own event time in seconds since its owner's base. 28 bytes, and 6 of
-an open-addressing table of the rows' places: 68 MB for two million. Places are given in the order of arrival; whoever a row belongs to is found by its place.
+an open-addressing table of the rows' places: 68 MB for two million. Places are given in the order of
+arrival; whoever a row belongs to is found by its place.
 """
 
 from collections.abc import Iterator

@@ -178,7 +178,10 @@ def performance_reference(
         edges = np.unique(np.quantile(finite, FIFTHS)) if len(finite) else np.empty(0)
         names = ranges(edges)
     losses = loss(kind, prediction, label)
-    labels, baseline = labels_of(learnt, codes, names, groups(tally, edges, label), losses), LossBaseline.of(kind, losses)
+    labels, baseline = (
+        labels_of(learnt, codes, names, groups(tally, edges, label), losses),
+        LossBaseline.of(kind, losses),
+    )
     estimator = None if kind == "probability" else DirectLoss({"accuracy": labels.model})
     if kind == "numeric":
         seen = np.append(learnt.features, [] if learnt.prediction is None else [learnt.prediction]).astype(np.intp)

@@ -161,7 +161,9 @@ class GLR:
             may = self._may_rise(counts, levels, starts, ends, scatter[counts - state.n - 1])
         else:
             n1 = float(self.baseline.n)
-            may = ends - starts >= least_sums(n1, n1 * self.baseline.mean, self._thresholds * scatter.min()).T[:, levels]
+            may = (
+                ends - starts >= least_sums(n1, n1 * self.baseline.mean, self._thresholds * scatter.min()).T[:, levels]
+            )
         m, i = np.nonzero(may)
         rows = LAGS[m] << levels[i]
         usable = counts[i] - rows >= self._least()

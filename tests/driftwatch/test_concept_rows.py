@@ -129,9 +129,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory, profile: bytes) -> Iterator[
         yield Trial(folder, TIME, receiver, driver, want, {"events": EVENTS})
 
 
-def test_killed_after_any_write_the_losses_go_on_where_they_were(trial: Trial) -> None:
-    kill_at_every_save(trial, "after a save")
-
-
-def test_killed_before_any_write_the_losses_go_on_where_they_were(trial: Trial) -> None:
-    kill_at_every_save(trial, "before a save")
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["before a save", "after a save"])
+def test_killed_at_any_write_the_losses_go_on_where_they_were(trial: Trial, point: str) -> None:
+    kill_at_every_save(trial, point, least=N // WINDOW)  # a window's first judgement, with an earlier one's second

@@ -43,9 +43,7 @@ def a_window(i: int, losses: np.ndarray | None, *, version: str = "1", profile: 
     """Window i, of one row a second in a thousand seconds."""
     table, start = Table(np.zeros(0, np.int64), np.zeros(0)), 1000.0 * i
     told = None if losses is None else Losses(losses, start + np.arange(len(losses)))
-    return Window(
-        Stream("m", version), start, start + 1000, 100, table, profile, revision=1, n_labels=100, losses=told
-    )
+    return Window(Stream("m", version), start, start + 1000, 100, table, profile, revision=1, n_labels=100, losses=told)
 
 
 def errors(rng: np.random.Generator, n: int, p: float) -> np.ndarray:
@@ -71,7 +69,9 @@ def test_windows_make_one_stream() -> None:
     losses = errors(np.random.default_rng(1), 2000, 0.1)
     _, watched = followed(np.split(losses, [130, 131, 700, 1500]))
     glr = GLR(1e5, Baseline(0.1, 5000))
-    memory, _ = glr.update(glr.init(), losses, np.concatenate([1000.0 * i + np.arange(n) for i, n in enumerate((130, 1, 569, 800, 500))]))
+    memory, _ = glr.update(
+        glr.init(), losses, np.concatenate([1000.0 * i + np.arange(n) for i, n in enumerate((130, 1, 569, 800, 500))])
+    )
     assert watched["1", "p"].memory == glr.to_bytes(memory)
     assert watched["1", "p"].n_rows == 2000
 
@@ -88,7 +88,9 @@ def test_a_rise_is_dated_to_its_row_in_an_earlier_window() -> None:
     assert rise.began_s == pytest.approx(3000 + 180, abs=12)
     row = int(rise.began_s) - 3000 + 1
     assert rise.sentence.startswith("mean loss rose from 0.1 to 0.")
-    assert f"with labelled row {row} of 1970-01-01T00:50:00Z to 1970-01-01T01:06:40Z, at 1970-01-01T00:5" in rise.sentence
+    assert (
+        f"with labelled row {row} of 1970-01-01T00:50:00Z to 1970-01-01T01:06:40Z, at 1970-01-01T00:5" in rise.sentence
+    )
     assert (score.feature, score.detector) == ("loss", "glr")
     assert score.effect == pytest.approx(0.25, abs=0.1)
     assert score.p_value is not None
