@@ -248,11 +248,11 @@ NULLS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
 }
 
 INTRODUCTION = f"""\
-A decision tree (of scikit-learn {version("scikit-learn")}) learns the first {LEARNED:,} rows of a stream and then no more. The next
-{REFERENCE - LEARNED:,} are its reference; at row {DRIFT:,} the rule of the label changes; the stream ends at {END:,}. Rows are left out
-by chance so that either prediction and either label has half of the rows before the change and after it. The sidecar
-replays what follows the reference in windows of {LENGTH_S / 60:.0f} minutes, {WINDOW} rows, with labels that come {DELAY_S / 60:.0f} minutes later on
-average, at one false alarm in three days: one configuration for all streams."""
+A decision tree (of scikit-learn {version("scikit-learn")}) learns the first {LEARNED:,} rows of a stream and then no more.
+The next {REFERENCE - LEARNED:,} are its reference; at row {DRIFT:,} the rule of the label changes; the stream ends at {END:,}.
+Rows are left out by chance so that either prediction and either label has half of the rows before the change and after
+it. The sidecar replays what follows the reference in windows of {LENGTH_S / 60:.0f} minutes, {WINDOW} rows, with labels
+that come {DELAY_S / 60:.0f} minutes later on average, at one false alarm in three days: one configuration for all."""
 
 READING = f"""\
 "Alarms before" are false. "Concept alarm after rows": from the change to the end of the window whose second judgement
@@ -263,8 +263,8 @@ others](concept_drift.md)). Where leaving rows out moves the features, a covaria
 In SEA the errors do not become more, or by one row in a hundred: nothing is to be found."""
 
 NULL = f"""\
-{REFERENCES} references of {REFERENCE - LEARNED:,} rows, {NULL_WINDOWS:,} windows of {WINDOW} rows after each in which nothing changes, at one false alarm
-in {1 / NULL_RATE:,.0f} windows for the losses row by row."""
+{REFERENCES} references of {REFERENCE - LEARNED:,} rows, {NULL_WINDOWS:,} windows of {WINDOW} rows after each in which
+nothing changes, at one false alarm in {1 / NULL_RATE:,.0f} windows for the losses row by row, their tenth of the budget."""
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ class Entry(NamedTuple):
 class LabelChanges:
     """What to store: `entries` come to the end of the log, once what is `freed` or expired by `reached` has gone.
 
-    `ledgers`, `windows` (those that wait for their labels) replace what is there under their numbers. `settled`: ledgers
-    whose losses beside are needed no more.
+    `ledgers`, `windows` (those that wait for their labels) replace what is there under their numbers. `settled`:
+    ledgers whose losses beside are needed no more.
     """
 
     ledgers: Mapping[int, bytes]
