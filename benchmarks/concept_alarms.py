@@ -248,7 +248,7 @@ NULLS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
 }
 
 INTRODUCTION = f"""\
-A decision tree (of scikit-learn {version("scikit-learn")}) learns the first {LEARNED:,} rows of a stream and then no
+A decision tree (scikit-learn {version("scikit-learn")}) learns the first {LEARNED:,} rows of a stream and then no
 more. The next {REFERENCE - LEARNED:,} are its reference; at row {DRIFT:,} the rule of the label changes; the stream ends
 at {END:,}. Rows are left out by chance so that either prediction and either label has half of the rows before the
 change and after it. The sidecar replays what follows the reference in windows of {LENGTH_S / 60:.0f} minutes, {WINDOW}
@@ -260,7 +260,7 @@ READING = f"""\
 opened an alarm of kind `concept`; {WITHIN:,} is the aim. "Dated by rows": where the alarm's `started_at` lies beside
 the change. "Found by": the detector that goes row by row, `glr`, and those that compare the window's losses with the
 reference's ([how it works](decisions/0016-losses-are-followed-in-the-order-of-judgement.md),
-[beside others](concept_drift.md)). Where leaving rows out moves the features, first judgements say so. In SEA the errors
+[beside others](concept_drift.md)). Where leaving rows out moves features, first judgements say so. In SEA the errors
 do not become more, or by one row in a hundred: nothing is to be found."""
 
 NULL = f"""\
