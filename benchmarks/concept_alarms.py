@@ -249,7 +249,7 @@ NULLS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
 
 INTRODUCTION = f"""\
 A decision tree (scikit-learn {version("scikit-learn")}) learns the first {LEARNED:,} rows of a stream and then no
-more. The next {REFERENCE - LEARNED:,} are its reference; at row {DRIFT:,} the rule of the label changes; the stream ends
+more. The next {REFERENCE - LEARNED:,} are its reference; at row {DRIFT:,} the label's rule changes; the stream ends
 at {END:,}. Rows are left out by chance so that either prediction and either label has half of the rows before the
 change and after it. The sidecar replays what follows the reference in windows of {LENGTH_S / 60:.0f} minutes, {WINDOW}
 rows, with labels that come {DELAY_S / 60:.0f} minutes later on average, at one false alarm in three days: one
