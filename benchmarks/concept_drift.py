@@ -307,7 +307,8 @@ the detectors see. At an alarm model and detector begin anew. A drift is hit by 
 begin (2,000 where it is gradual); further alarms in that time are repeats, all others false, also those that find a
 small drift too late. Delays are in rows, means over the hits; "delay where HDDM_A is quick" is over the drifts that
 HDDM_A hits within {SOON} rows, with how many of them the detector hits. Each detector has one setting on all streams:
-river's defaults, but for Page-Hinkley, which is told the standard deviation of the first {REFERENCE:,} errors."""
+river's defaults, but for Page-Hinkley, which is told the standard deviation of the first {REFERENCE:,} errors.
+How the sidecar follows losses with ours, and what comes of it as alarms: [concept_alarms.md](concept_alarms.md)."""
 
 
 if __name__ == "__main__":

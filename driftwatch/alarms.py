@@ -17,7 +17,7 @@ from detectors.openings import MIN_CALM
 from detectors.performance.kind import Kind
 from detectors.score import Verdict
 from driftwatch.decision import AlarmClass, AlarmFeature, AlarmLine, Transition, WindowLine, rfc3339
-from driftwatch.records import Window
+from driftwatch.records import Rise, Window
 
 FIRST: tuple[AlarmClass, ...] = ("drift", "data_quality")
 ON_LABELS: tuple[AlarmClass, ...] = ("performance",)
@@ -27,8 +27,8 @@ MAX_VERSIONS = 100  # remembered; beyond them the one without an open alarm that
 class OpenAlarm(msgspec.Struct, frozen=True):
     """An alarm that is open: its features are those of the last window that drifted.
 
-    `started_s`: start of the first drifting window of those that opened it. `said_of_s`: the end of the window whose
-    judgement gave its kind and evidence.
+    `started_s`: start of the first drifting window of those that opened it, or the row with which a loss rose.
+    `said_of_s`: the end of the window whose judgement gave its kind and evidence.
     """
 
     id: str
@@ -60,7 +60,7 @@ class StreamState(msgspec.Struct, frozen=True):
     """What is remembered of one version of the model."""
 
     last_end_s: float  # the latest end of a window that had rows
-    drifted: tuple[tuple[float, AlarmClass] | None, ...] = ()  # last determined windows: start and class of a drift
+    drifted: tuple[tuple[float, AlarmClass] | None, ...] = ()  # last determined windows: since when, class of a drift
     alarms: dict[AlarmClass, OpenAlarm] = {}
     resolved_s: dict[AlarmClass, float] = {}  # end of the window in which the last alarm was resolved
     ok_elsewhere: dict[str, int] = {}  # other version → its windows judged ok in a row since this one's last rows
@@ -92,6 +92,19 @@ class Judged:
     kind: Kind | None
     features: tuple[AlarmFeature, ...]
     is_of_loss: bool = False
+    rise: Rise | None = None
+
+    @property
+    def since_s(self) -> float:
+        """Since when it drifts."""
+        return self.window.start_s if self.rise is None or self.rise.began_s is None else self.rise.began_s
+
+    @property
+    def on_performance(self) -> Kind | None:
+        """The kind with all that is known, for the alarm about performance."""
+        if self.kind is None or self.rise is None:
+            return self.kind
+        return Kind(self.kind.kind, (*self.kind.evidence, self.rise.sentence), self.kind.suggestion)
 
     @property
     def of_class(self) -> AlarmClass | None:
@@ -141,7 +154,7 @@ class Persistence:
         now = msgspec.structs.replace(before, last_end_s=max(before.last_end_s, window.end_s), ok_elsewhere={})
         if judged.verdict == "undetermined":
             return now, tuple(alarm_line(before.alarms[c], "continuing", c) for c in classes if c in before.alarms)
-        recent = (*before.drifted, None if of_class is None else (window.start_s, of_class))[-self.calm :]
+        recent = (*before.drifted, None if of_class is None else (judged.since_s, of_class))[-self.calm :]
         alarms, resolved_s, lines = dict(before.alarms), dict(before.resolved_s), []
         for c in classes:
             alarm = before.alarms.get(c)
@@ -153,9 +166,9 @@ class Persistence:
                 resolved_s[c] = window.end_s
                 lines.append(alarm_line(alarm, "resolved", c))
                 continue
-            elif c == of_class and judged.kind is not None:
+            elif c == of_class and (kind := judged.on_performance) is not None:
                 alarm = msgspec.structs.replace(alarm, features=judged.features)
-                if window.revision and (said := alarm.said(judged.kind, window.end_s)) is not None:
+                if window.revision and (said := alarm.said(kind, window.end_s)) is not None:
                     alarm, transition = said, "updated"
             if alarm is not None:
                 alarms[c] = alarm
@@ -166,7 +179,7 @@ class Persistence:
         self, c: AlarmClass, recent: tuple[tuple[float, AlarmClass] | None, ...], before: StreamState, judged: Judged
     ) -> OpenAlarm | None:
         """The alarm that this window opens; None where it opens none of the class."""
-        window, kind = judged.window, judged.kind
+        window, kind = judged.window, judged.on_performance
         if c != judged.of_class or kind is None:
             return None
         drifts = [one for one in recent[-self.n :] if one is not None and (not before.alarms or one[1] == c)]

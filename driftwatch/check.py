@@ -18,6 +18,7 @@ from driftwatch import app, config, profiles, progress, references
 from driftwatch.config import Config
 from driftwatch.errors import ConfigError
 from driftwatch.learned import build_learned
+from driftwatch.monitor import OF_ROWS, windows_rate
 from driftwatch.store import Store
 from driftwatch.units import format_duration
 
@@ -109,7 +110,8 @@ def measure(settings: Config, profile: Profile) -> Measured:
     expected = profiles.window_rows(settings, profiles.known_rate(profile)) or profiles.UNKNOWN_ROWS
     n = round(min(max(expected, settings.window.min_records), profile.n_rows))
     rate = profiles.rate_per_window(settings, profile)
-    threshold = profile.calibration.threshold(rate, n)
+    of_windows = windows_rate(profile, rate) if settings.events.label is not None else rate
+    threshold = profile.calibration.threshold(of_windows, n)
     with progress.share_bar("false alarms") as told:
         now = false_alarms(profile, threshold=threshold, n_current=n, progress=lambda share: told(share / 2))
         longer = false_alarms(
@@ -187,6 +189,8 @@ def errors(settings: Config, profile: Profile, measured: Measured) -> list[str]:
         return f"{rounded(unit * found.low)} to {rounded(unit * found.high)}"
 
     lines = [("on average over references like this one", f"about {rounded(unit * measured.now.mean)}")]
+    if settings.events.label is not None and windows_rate(profile, 1.0) < 1.0:
+        lines.append(("beside these, of the losses row by row, at most", rounded(budget.alarms * OF_ROWS)))
     if not profile.periodic:
         lines += [
             ("for this reference, 9 times out of 10", between(measured.now)),

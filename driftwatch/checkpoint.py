@@ -10,8 +10,10 @@ from driftwatch import store
 from driftwatch.alarms import PolicyState
 from driftwatch.dedupe import Chunk, Seen
 from driftwatch.errors import StateError
+from driftwatch.loss_watch import Followed, Watched
 from driftwatch.protocols import CommitMark
 from driftwatch.records import Shard, Stream
+from driftwatch.store_labels import LossChanges
 from driftwatch.window import Pane, PaneKey, Parts, ShardState
 
 T = TypeVar("T")
@@ -66,6 +68,19 @@ def restored_parts(remembered: store.Remembered, model: str) -> Parts:
 def restored_policy(remembered: store.Remembered) -> PolicyState:
     """What the policy remembered. Raises StateError."""
     return PolicyState() if remembered.policy is None else _decode(remembered.policy, PolicyState)
+
+
+def stored_losses(before: Watched, now: Watched) -> LossChanges:
+    """What has changed among the losses that are followed."""
+    changed = {key: one for key, one in now.items() if before.get(key) is not one}
+    return LossChanges(
+        {key: msgspec.msgpack.encode(one) for key, one in changed.items()}, [key for key in before if key not in now]
+    )
+
+
+def restored_losses(remembered: store.Remembered) -> Watched:
+    """The inverse of `stored_losses`. Raises StateError."""
+    return {key: _decode(state, Followed) for key, state in remembered.losses.items()}
 
 
 def restored_seen(remembered: store.Remembered, shard: Shard, size: int) -> Seen:

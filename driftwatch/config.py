@@ -58,9 +58,10 @@ Effect = Literal[
     "unseen",
     "mmd",
     "correlation",
+    "glr",
 ]
 EFFECTS: dict[Effect, float] = {"ks": 0.02, "chi_square": 0.005, "missing": 0.005, "invalid": 0.005, "unseen": 0.005}
-EFFECTS |= {"mmd": 0.02, "correlation": 0.05}
+EFFECTS |= {"mmd": 0.02, "correlation": 0.05, "glr": 0.02}
 
 
 class Model(Section):

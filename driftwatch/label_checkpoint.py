@@ -14,7 +14,7 @@ from driftwatch.ledger import LabelTerms, Ledger, Waiting
 from driftwatch.pending import in_sample
 
 _NEVER = -(1 << 62)
-_book = msgspec.msgpack.Decoder(tuple[int, int, float, float])
+_book = msgspec.msgpack.Decoder(tuple[int, int, float, float, int])
 
 
 def changes(book: LabelBook) -> LabelChanges | None:
@@ -31,8 +31,11 @@ def changes(book: LabelBook) -> LabelChanges | None:
             for n in sorted(book.new_windows & book.waiting.keys())
         },
         judged=log.judged_windows,
+        settled=log.settled_ledgers,
         reached=_NEVER if book.reached == -inf else int(book.reached),
-        book=msgspec.msgpack.encode((book.next_number, book.level, book.terms.bin_s, book.terms.wait_s)),
+        book=msgspec.msgpack.encode(
+            (book.next_number, book.level, book.terms.bin_s, book.terms.wait_s, book.beside.level)
+        ),
     )
     book.changed.clear()
     book.new_windows.clear()
@@ -49,7 +52,7 @@ def restore(book: LabelBook, state: LabelState) -> None:
     if state.book is None:
         return
     try:
-        book.next_number, book.level, bin_s, wait_s = _book.decode(state.book)
+        book.next_number, book.level, bin_s, wait_s, book.beside.level = _book.decode(state.book)
         book.ledgers = {n: Ledger.from_bytes(n, data) for n, data in state.ledgers.items()}
         book.waiting = {n: Waiting.from_bytes(data) for n, (_, data) in state.windows.items()}
         for entry in state.entries:
@@ -63,6 +66,9 @@ def restore(book: LabelBook, state: LabelState) -> None:
         for n in waiting.ledgers:
             if n in book.ledgers:
                 book.ledgers[n].windows.add(number)
+    for ledger in book.ledgers.values():
+        if ledger.n_beside and not ledger.is_closed:
+            book.beside.resume(ledger.number, ledger.n_beside)
     book.touched |= book.waiting.keys()
     book.early = {ledger.base: ledger for ledger in book.ledgers.values() if ledger.is_early}
     book.n_early = sum(ledger.n for ledger in book.early.values())
@@ -84,11 +90,18 @@ def _outgrow(book: LabelBook, stored: LabelTerms) -> None:
 
 def _apply(book: LabelBook, entry: Entry) -> None:
     """Does once more what an entry says was done."""
+    if entry.kind == Kind.BESIDE:
+        if entry.ledger in book.ledgers:
+            losses, since_s, (first, level) = unpacked(entry.body)
+            book.beside.restore(entry.ledger, losses, since_s, int(first), int(level))
+        return
     rows, (hashes, *columns) = book.rows, unpacked(entry.body)
     if entry.kind in (Kind.ROWS, Kind.EARLY):
         if entry.ledger in book.ledgers:
             kept = in_sample(hashes, book.level)
-            rows.add(entry.ledger, hashes[kept], *(column[kept] for column in columns))
+            values, last = (column[kept] for column in columns)
+            early = entry.kind == Kind.EARLY
+            rows.add(entry.ledger, hashes[kept], values, last if early else None, since_s=None if early else last)
         return
     asked, places = rows.find(hashes)
     is_early = np.array([book.ledgers[o].is_early for o in rows.owners(places).tolist()], bool)

@@ -16,10 +16,11 @@ import numpy as np
 class Kind(IntEnum):
     """What an entry holds, columns one after the other."""
 
-    ROWS = 0  # hash, what was predicted
+    ROWS = 0  # hash, what was predicted, event time since the ledger's base
     EARLY = 1  # hash, label, tick: labels that wait
     JOINED = 2  # hash, label in four bytes, tick
     GONE = 3  # hash of a label that waited
+    BESIDE = 4  # loss and time of rows whose event held the label; (number of the first, of every 2^level-th)
 
 
 class Entry(NamedTuple):
@@ -35,7 +36,8 @@ class Entry(NamedTuple):
 class LabelChanges:
     """What to store: `entries` come to the end of the log, once what is `freed` or expired by `reached` has gone.
 
-    `ledgers`, `windows` (those that wait for their labels) replace what is there under their numbers.
+    `ledgers`, `windows` (those that wait for their labels) replace what is there under their numbers. `settled`:
+    ledgers whose losses beside are needed no more.
     """
 
     ledgers: Mapping[int, bytes]
@@ -43,6 +45,7 @@ class LabelChanges:
     entries: Sequence[Entry]
     windows: Mapping[int, Sequence[Any]]
     judged: Sequence[int]
+    settled: Sequence[int]
     reached: int
     book: bytes
 
@@ -75,10 +78,15 @@ class LabelLog:
         self.entries: list[Entry] = []
         self.freed_ledgers: list[int] = []
         self.judged_windows: list[int] = []
+        self.settled_ledgers: list[int] = []
 
-    def rows(self, ledger: int, hashes: np.ndarray, values: np.ndarray) -> None:
+    def rows(self, ledger: int, hashes: np.ndarray, values: np.ndarray, since_s: np.ndarray) -> None:
         """Predictions."""
-        self.entries.append(Entry(ledger, 0, Kind.ROWS, packed(hashes, values)))
+        self.entries.append(Entry(ledger, 0, Kind.ROWS, packed(hashes, values, since_s)))
+
+    def beside(self, ledger: int, losses: np.ndarray, since_s: np.ndarray, first: int, level: int) -> None:
+        """Losses of rows that came with their label: every 2^level-th from the ledger's row `first` on."""
+        self.entries.append(Entry(ledger, 0, Kind.BESIDE, packed(losses, since_s, np.array([first, level]))))
 
     def early(self, ledger: int, hashes: np.ndarray, labels: np.ndarray, ticks: np.ndarray) -> None:
         """Labels that wait."""
@@ -108,13 +116,19 @@ class LabelLog:
         """A ledger and its rows are gone."""
         self.freed_ledgers.append(ledger)
 
+    def settled(self, ledgers: Iterable[int]) -> None:
+        """These ledgers' losses beside are needed no more."""
+        if those := set(ledgers):
+            self.settled_ledgers += sorted(those)
+            self.entries = [e for e in self.entries if e.kind != Kind.BESIDE or e.ledger not in those]
+
     def judged(self, window: int) -> None:
         """A window waits no more."""
         self.judged_windows.append(window)
 
     def clear(self) -> None:
         """All of it is stored."""
-        self.entries, self.freed_ledgers, self.judged_windows = [], [], []
+        self.entries, self.freed_ledgers, self.judged_windows, self.settled_ledgers = [], [], [], []
 
 
 def packed(*columns: np.ndarray) -> bytes:

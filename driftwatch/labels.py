@@ -13,9 +13,11 @@ from math import ceil, inf, isfinite
 
 import numpy as np
 
+from driftwatch import realised
 from driftwatch.id_hash import has_twins, hash_ids
 from driftwatch.label_log import LabelLog
-from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Reason, Waiting, coded, decoded
+from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Reason, Waiting, coded
+from driftwatch.loss_rows import LossRows
 from driftwatch.outcomes import OutcomeCounter, Predictions
 from driftwatch.pending import UNLABELLED, Pending, in_sample
 from driftwatch.records import LEARNING, NO_PROFILE, Labels, Records, Schema, Window
@@ -36,8 +38,8 @@ class LabelBook:
     ) -> None:
         self.terms, self.counters, self.log = terms, counters, log
         self._predictions = Predictions(schema)
-        self._is_numeric = schema.label is not None and schema.label.kind == "numeric"
-        self.rows = Pending(terms.max_pending)
+        self.is_numeric = schema.label is not None and schema.label.kind == "numeric"
+        self.rows, self.beside = Pending(terms.max_pending), LossRows(terms.max_pending)
         self.ledgers: dict[int, Ledger] = {}
         self.waiting: dict[int, Waiting] = {}
         self.due_at: list[tuple[int, float, str, int, int]] = []  # (bin, end, version, part, number of the window)
@@ -63,7 +65,7 @@ class LabelBook:
         if profile in (NO_PROFILE, LEARNING):
             return 0
         number = self._number()
-        self.ledgers[number] = Ledger(number, int(start_s // self.terms.bin_s))
+        self.ledgers[number] = Ledger(number, int(start_s // self.terms.bin_s), profile=profile)
         self.changed.add(number)
         return number
 
@@ -75,26 +77,35 @@ class LabelBook:
             ledger = self.ledgers[number] = Ledger(number, int(records.times_s[rows].min() // self.terms.bin_s))
             self.changed.add(number)
         predictions = self._predictions(records)[rows]
+        since_s = (records.times_s[rows] - ledger.base * self.terms.bin_s).astype(np.float32)
         waits = ~np.isnan(predictions)
         if records.labels is not None:
             beside = waits & ~np.isnan(records.labels[rows])
-            ledger.n_beside += int(beside.sum())
             self.changed.add(number)
+            self._enter_beside(ledger, predictions[beside], records.labels[rows][beside], since_s[beside])
             waits &= ~beside
         if not waits.any():
             return
         whole = isinstance(rows, slice) and rows == slice(None)
         ids = records.ids if whole else [records.ids[i] for i in np.arange(len(records))[rows].tolist()]
         if not waits.all():
-            ids, predictions = [ids[i] for i in np.flatnonzero(waits).tolist()], predictions[waits]
-        hashes, predictions = self._fitting(hash_ids(ids), predictions)
+            ids = [ids[i] for i in np.flatnonzero(waits).tolist()]
+            predictions, since_s = predictions[waits], since_s[waits]
+        hashes, predictions, since_s = self._fitting(hash_ids(ids), predictions, since_s)
         early = self._take_early(hashes) if self.n_early else None
-        self.rows.add(number, hashes, predictions)
+        self.rows.add(number, hashes, predictions, since_s=since_s)
         ledger.n += len(hashes)
         if self.log is not None:
-            self.log.rows(number, hashes, predictions)
+            self.log.rows(number, hashes, predictions, since_s)
         if early is not None:
             self._join(*early)
+
+    def _enter_beside(self, ledger: Ledger, predictions: np.ndarray, labels: np.ndarray, since_s: np.ndarray) -> None:
+        """Notes rows that have their label."""
+        ledger.n_beside += len(labels)
+        counter = self.counters.get(ledger.profile)
+        if len(labels) and counter is not None and counter.baseline is not None:
+            self.beside.add(ledger.number, counter.losses(predictions, labels), since_s, self.log)
 
     def _take_early(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Labels that were there before these predictions (hash, label, moment): they wait no more."""
@@ -163,7 +174,7 @@ class LabelBook:
         rows = self.rows
         base = np.array([ledger.base for ledger in ledgers])[at]
         ticks, numbers = self.terms.ticks(moments, base), moments // self.terms.bin_ticks + 1
-        values = coded(values, rows.values[places], is_numeric=self._is_numeric)
+        values = coded(values, rows.values[places], is_numeric=self.is_numeric)
         closed = np.array([ledger.is_closed for ledger in ledgers])[at]
         last = np.array([FAR if ledger.is_held else ledger.last or 0 for ledger in ledgers])[at]
         before = rows.ticks[places]
@@ -287,39 +298,26 @@ class LabelBook:
             return waiting.first
         if sum(ledger.n_labelled for ledger in ledgers) < needed:
             return waiting.last
-        numbers = np.concatenate([self._numbers(ledger)[1] for ledger in ledgers])
+        numbers = np.concatenate([realised.labelled(self, ledger)[1] for ledger in ledgers])
         return int(min(max(np.partition(numbers, needed - 1)[needed - 1], waiting.first), waiting.last))
-
-    def _numbers(self, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
-        """(places, numbers of the bins) of the rows that have their label."""
-        places = self.rows.places(ledger.number)
-        places = places[self.rows.ticks[places] != UNLABELLED]
-        return places, self.terms.moments(self.rows.ticks[places], ledger.base) // self.terms.bin_ticks + 1
 
     def _judged(self, number: int, waiting: Waiting, boundary: int, cut_short: bool) -> Window:
         """The window as its second judgement sees it."""
+        closed = []
         for n in waiting.ledgers:
             if (ledger := self.ledgers.get(n)) is not None:
                 ledger.windows.discard(number)
                 if ledger.is_closed:
+                    closed.append(ledger)
                     heappush(self.expiring, (self.expires(ledger), ledger.number))
-        window = self.counted(waiting, boundary)
+        window = realised.counted(self, waiting, boundary)
+        if (losses := realised.losses(self, window, closed, boundary)) is not None:
+            self._count("no_loss", int(np.isnan(losses.values).sum()))
         self._boundaries.pop(number, None)
         if self.log is not None:
             self.log.judged(number)
-        return replace(window, partial=cut_short or window.partial)
-
-    def counted(self, waiting: Waiting, boundary: int) -> Window:
-        """The window with those of its labels that are there and came before a boundary."""
-        window, ledgers = waiting.window, [self.ledgers[n] for n in waiting.ledgers if n in self.ledgers]
-        table = (counter := self.counters[window.profile]).restored(waiting.kept)
-        chosen = (places[numbers <= boundary] for places, numbers in map(self._numbers, ledgers))
-        places = np.concatenate([np.empty(0, np.intp), *chosen])
-        places = places[np.argsort(self.rows.hashes[places], kind="stable")]  # sums do not depend on who came first
-        predictions = self.rows.values[places]
-        counter.count(table, predictions, decoded(self.rows.labels[places], predictions, is_numeric=self._is_numeric))
-        n_labels = len(places) + sum(ledger.n_beside for ledger in ledgers)
-        return replace(window, table=table, n_labels=n_labels, revision=1, ledgers=())
+            self.log.settled(ledger.number for ledger in closed if ledger.n_beside)
+        return replace(window, partial=cut_short or window.partial, losses=losses)
 
     # What goes ------------------------------------------------------------------------------------------------------
 
@@ -348,6 +346,7 @@ class LabelBook:
     def free(self, ledger: Ledger) -> None:
         """A ledger and its rows are gone."""
         self.rows.free(ledger.number)
+        self.beside.take(ledger.number)
         del self.ledgers[ledger.number]
         if self.log is not None:
             self.log.freed(ledger.number)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from detectors.profile import Profile
-from driftwatch import label_checkpoint
+from driftwatch import label_checkpoint, realised
 from driftwatch.label_clock import LabelClock, LabelShards
 from driftwatch.label_log import LabelChanges, LabelState
 from driftwatch.labels import LabelBook
@@ -93,5 +93,5 @@ class LateLabels:
             ledgers = [self.book.ledgers[n] for n in waiting.ledgers if n in self.book.ledgers]
             n_labels = sum(ledger.n_beside + ledger.n_labelled for ledger in ledgers)
             if version not in found and n_labels >= max(min_labels, 1):
-                found[version] = self.book.counted(waiting, waiting.last)
+                found[version] = realised.counted(self.book, waiting, waiting.last)
         return found

@@ -15,8 +15,8 @@ NO_TABLE = Table(np.zeros(0, np.int64), np.zeros(0))
 ORIGIN = 1 << 31  # the tick at which a ledger's base begins: a label may be known before its prediction
 MOST_TICKS = 2**30  # in `wait`; as many more are left for the window itself
 
-Reason = Literal["late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled"]
-"""Why a label is not used."""
+Reason = Literal["late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled", "no_loss"]
+"""Why a label is not used, or (no_loss) not for a loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class Ledger:
 
     `base`: the number of the bin that its own bins count from. `n_beside`: predictions whose event held the label.
     `n`: rows that have none beside; `n_labelled`: those whose label has come. `last`: the number of the bin after which
-    no label of it is used any more, None while a window may be added. Closed: every window of it was judged.
+    no label of it is used any more, None while a window may be added. Closed: every window of it was judged. `profile`:
+    the content hash of the one that its rows are counted on.
     """
 
     number: int
@@ -90,6 +91,7 @@ class Ledger:
     n_labelled: int = 0
     last: int | None = None
     is_held: bool = True
+    profile: str = ""
     windows: set[int] = field(default_factory=set)
 
     @property
@@ -99,13 +101,13 @@ class Ledger:
 
     def to_bytes(self) -> bytes:
         """What its rows and windows do not say."""
-        return msgspec.msgpack.encode((self.base, self.is_early, self.n_beside, self.last, self.is_held))
+        return msgspec.msgpack.encode((self.base, self.is_early, self.n_beside, self.last, self.is_held, self.profile))
 
     @classmethod
     def from_bytes(cls, number: int, data: bytes) -> "Ledger":
         """The inverse of `to_bytes`; without rows and windows."""
-        base, is_early, n_beside, last, is_held = _ledger.decode(data)
-        return cls(number, base, is_early, n_beside, last=last, is_held=is_held)
+        base, is_early, n_beside, last, is_held, profile = _ledger.decode(data)
+        return cls(number, base, is_early, n_beside, last=last, is_held=is_held, profile=profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,5 +162,5 @@ class _Window(msgspec.Struct, array_like=True, frozen=True):
     kept: bytes
 
 
-_ledger = msgspec.msgpack.Decoder(tuple[int, bool, int, int | None, bool])
+_ledger = msgspec.msgpack.Decoder(tuple[int, bool, int, int | None, bool, str])
 _window = msgspec.msgpack.Decoder(_Window)

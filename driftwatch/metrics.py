@@ -35,7 +35,9 @@ DISCARDS = {
         *("structure", "id", "time", "encoding", "depth", "tombstone", "other_model", "label"),
         *("unknown_type", "error_response", "unused", "duplicate_half", "unmatched", "empty", OTHER),
     ),
-    "labels": (*("late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled", "no_label", OTHER),),
+    "labels": (
+        *("late", "duplicate", "contradicting", "orphan", "invalid", "not_sampled", "no_loss", "no_label", OTHER),
+    ),
     "dedupe": ("duplicate", OTHER),
     "window": ("late", "ahead", "already_judged", OTHER),
     OTHER: (OTHER,),

@@ -7,6 +7,7 @@ from math import inf
 import numpy as np
 
 from detectors.performance.kind import Kind, Learnt, kind_of
+from detectors.performance.loss_baseline import LossBaseline
 from detectors.performance.metric import Metric
 from detectors.performance.outcome import Outcome
 from detectors.profile import Profile
@@ -16,6 +17,7 @@ from driftwatch.outcomes import outcome_for
 from driftwatch.records import LEARNING, Judgement, LabelColumn, Window
 
 CAUTION = 10  # times the budget's rate is what a cautious look is worth
+OF_ROWS = 0.1  # of the budget, for losses row by row where they are held against a reference's; windows have the rest
 
 Compared = tuple[tuple[Metric, float | None], ...]
 
@@ -59,9 +61,7 @@ class Monitor:
         found = self._profiles.get(window.profile)
         if found is None:
             return undetermined("learning" if window.profile == LEARNING else "no_profile")
-        profile, rate = found
-        if window.share is not None:
-            rate *= len(window.share[0]) / window.share[1]
+        profile, rate = found[0], self._rate(window)
         estimates = self._estimates(profile, window)
         if window.revision:
             return self._judge_labels(profile, rate, window, estimates)
@@ -69,6 +69,25 @@ class Monitor:
         judged = undetermined("too_few_records") if few else self._judge_terms(profile, rate, window)
         figures = () if self._figures is None else self._figures.read(window.table, of_labels=False)
         return replace(judged, estimates=() if few else estimates, figures=figures)
+
+    def _rate(self, window: Window) -> float:
+        """Alarms a window that the budget leaves to the window's terms."""
+        profile, rate = self._profiles[window.profile]
+        if window.share is not None:
+            rate *= len(window.share[0]) / window.share[1]
+        return windows_rate(profile, rate) if self._label is not None else rate
+
+    def losses_of(self, window: Window) -> tuple[LossBaseline, float] | None:
+        """What a window's losses are held against row by row, and the alarms a window that this may cost."""
+        found = self._profiles.get(window.profile)
+        baseline = None if found is None else baseline_of(found[0])
+        return None if baseline is None else (baseline, self._rate(window) * OF_ROWS / (1 - OF_ROWS))
+
+    def thresholds(self, window: Window) -> tuple[float, float]:
+        """What a term of a window judged on its labels must exceed, and what a cautious look takes."""
+        rate, curves = self._rate(window), self._profiles[window.profile][0].calibration
+        n = window.n_records
+        return curves.threshold(rate, n), curves.threshold(CAUTION * rate, n)
 
     def _judge_labels(self, profile: Profile, rate: float, window: Window, estimates: Compared) -> Judgement:
         """The second judgement: label and loss, against the threshold that holds for all of the window's terms."""
@@ -106,11 +125,12 @@ class Monitor:
             threshold=threshold,
             caution_threshold=curves.threshold(CAUTION * rate, n),
             quality=scored.quality,
-            kind=self._kind(profile, window) if loudest > threshold else None,
+            kind=self.kind(window) if loudest > threshold else None,
         )
 
-    def _kind(self, profile: Profile, window: Window) -> Kind:
-        """What the window's drift is; with labels where it is judged on them."""
+    def kind(self, window: Window, *, rose: bool = False) -> Kind:
+        """What the window's drift is; with labels where it is judged on them. `rose`: row by row the loss did."""
+        profile = self._profiles[window.profile][0]
         learnt, table, labelled = self._learnt[window.profile], window.table, None
         if window.revision:
             known = None if profile.outcome is None else profile.outcome.performance
@@ -118,7 +138,7 @@ class Monitor:
                 label = profile.grid.names[int(np.flatnonzero(profile.grid.delayed)[0])]
                 return Kind("prior", (f"the distribution of `{label}` moved",), "recalibrate")
             labelled = known.labelled(table.outcome, table.samples[-1].sums.sum(axis=0))
-        return kind_of(learnt, table.counts.astype(np.float64), labelled)
+        return kind_of(learnt, table.counts.astype(np.float64), labelled, loss_rose=rose)
 
     def _estimates(self, profile: Profile, window: Window) -> Compared:
         """The metrics as they are estimated without labels, where the reference's labels allow it."""
@@ -131,6 +151,17 @@ class Monitor:
         if not cells.any():
             return ()
         return beside(outcome, outcome.performance.estimates(cells, expected))
+
+
+def baseline_of(profile: Profile) -> LossBaseline | None:
+    """What the reference says of losses row by row."""
+    known = None if profile.outcome is None else profile.outcome.performance
+    return None if known is None else known.baseline
+
+
+def windows_rate(profile: Profile, rate: float) -> float:
+    """Of a rate of alarms what is left to windows where losses are followed row by row too."""
+    return rate if baseline_of(profile) is None else rate * (1 - OF_ROWS)
 
 
 def undetermined(reason: str) -> Judgement:

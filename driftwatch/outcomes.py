@@ -39,6 +39,8 @@ class OutcomeCounter:
         self._classes = _Codes(classes)
         self._has_any_other = ANY_OTHER in classes
         self.size = 0 if self._outcome is None else self._outcome.size
+        known = None if self._outcome is None else self._outcome.performance
+        self.baseline = None if known is None else known.baseline
         self._profile = profile
         owner = np.concatenate([np.repeat(np.arange(len(grid.features)), SPECIAL), grid.owner])
         # Whoever names a kind of drift wants to know what the features did as well.
@@ -83,6 +85,13 @@ class OutcomeCounter:
                 cells.append(self._grid.encode_feature(self._loss, loss[~np.isnan(loss)]))
         if cells:
             table.counts += np.bincount(np.concatenate(cells), minlength=len(table.counts))
+
+    def losses(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The loss of each row in [0, 1], float32, NaN where there is none; of a profile that has a baseline."""
+        assert self._outcome is not None
+        assert self.baseline is not None
+        loss = self._outcome.loss(*self._values(self._outcome, predictions, labels))
+        return self.baseline.scaled(loss).astype(np.float32)
 
     def _numbers(self, labels: np.ndarray) -> np.ndarray:
         """Labels as numbers: of classes whether it is the positive one."""

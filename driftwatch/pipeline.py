@@ -21,6 +21,7 @@ from driftwatch.errors import SourceError
 from driftwatch.halves import Halves
 from driftwatch.late_labels import LateLabels
 from driftwatch.learning import Learner
+from driftwatch.loss_watch import LossWatch
 from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
@@ -93,6 +94,7 @@ class Pipeline:
         self._p = parts
         self._remembered = remembered
         self._policy_state = checkpoint.restored_policy(remembered)
+        self._loss_watch, self._watched = LossWatch(parts.monitor), checkpoint.restored_losses(remembered)
         self._shards = checkpoint.restored_shards(remembered)
         panes = checkpoint.restored_panes(remembered, parts.model)
         parts.windower.restore(self._shards, panes, checkpoint.restored_parts(remembered, parts.model))
@@ -300,10 +302,12 @@ class Pipeline:
         """Judges windows, commits everything, then shows it. False: told to stop before it could be committed."""
         p = self._p
         decisions: list[Decision] = []
-        state = self._policy_state
+        state, watched = self._policy_state, self._watched
         for window in windows:
             started = time.perf_counter()
-            decision, state = p.policy.judge(window, p.monitor.judge(window), state)
+            judgement, watched = self._loss_watch.follow(window, p.monitor.judge(window), watched)
+            decision, state = p.policy.judge(window, judgement, state)
+            watched = self._loss_watch.settled(decision, watched)
             decisions.append(decision)
             p.metrics.judged_in(time.perf_counter() - started, f"{decision.window.version}/{decision.window.end}")
         lines = [encode(decision) for decision in decisions]
@@ -321,6 +325,7 @@ class Pipeline:
             labels=labels,
             learning=None if p.learner is None else p.learner.changes(),
             policy=state.to_bytes() if decisions else None,
+            losses=checkpoint.stored_losses(self._watched, watched),
             decisions=[
                 StoredDecision(w.stream.version, w.end_s, w.part, line) for w, line in zip(windows, lines, strict=True)
             ],
@@ -328,7 +333,7 @@ class Pipeline:
         )
         if not p.safely(lambda: p.store.save(transaction)):
             return False
-        self._policy_state, self._rows, self._saved_s = state, 0, p.clock()
+        self._policy_state, self._watched, self._rows, self._saved_s = state, watched, 0, p.clock()
         self.decided += len(decisions)
         self._anew.clear()
         held = {shard: known for shard, known in changes.shards.items() if known.position is not None}

@@ -72,7 +72,11 @@ class Policy:
             raise ValueError("`judgement` must say of which kind its drift is; got None. Judge it with a `Monitor`.")
         line = _window_line(window)
         kind, is_of_loss = _with_evidence(judgement.kind, drifting), any(_feature(r.score) == LOSS for r in drifting)
-        judged = Judged(window, line, verdict, kind, _alarm_features(drifting, near), is_of_loss)
+        judged = Judged(
+            *(window, line, verdict, kind, _alarm_features(drifting, near)),
+            is_of_loss=is_of_loss or judgement.rise is not None,
+            rise=judgement.rise,
+        )
         state, alarms = self.persistence.follow(state, judged)
         is_told = any(alarm.of_class == judged.of_class for alarm in alarms)
         decision = Decision(

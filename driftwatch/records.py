@@ -226,6 +226,17 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Losses:
+    """The losses of labelled rows in [0, 1], in the order of event time, NaN where there is none."""
+
+    values: np.ndarray  # float64, (n,)
+    times_s: np.ndarray  # float64, (n,): of the rows, to seven digits since the beginning of their pane
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """A closed interval of event time of one stream, holding only summaries that add.
 
@@ -244,7 +255,16 @@ class Window:
     share: tuple[tuple[Shard, ...], int] | None = None  # (shards, of how many): this member's share of the partitions
     ledgers: tuple[int, ...] = ()  # of its panes: the predictions that wait for their labels
     n_labels: int = 0  # of a second judgement: how many of its predictions have theirs
+    losses: Losses | None = None  # of rows that no other window waits for; None: the profile knows none
     revision: int = 0  # 1: judged once more, on the labels; then the table holds those, and what they are held against
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A rise of the loss that was found row by row and goes on. `began_s`: event time of its first row."""
+
+    sentence: str
+    began_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,3 +287,4 @@ class Judgement:
     estimates: tuple[tuple[Metric, float | None], ...] = ()  # the same without labels
     kind: kinds.Kind | None = None  # where a term is over the threshold
     figures: tuple[tuple[Metric, str], ...] = ()  # of the event's fields, each with its field
+    rise: Rise | None = None  # of the loss, row by row, that was found or goes on in this window

@@ -17,7 +17,7 @@ from driftwatch.halves import Half, HalfKey, HalvesChanges, HalvesState, Read
 from driftwatch.label_log import LabelChanges, LabelState
 from driftwatch.learned_rows import LearningChanges
 from driftwatch.outbox import Message
-from driftwatch.store_labels import load_labels, save_labels
+from driftwatch.store_labels import LossChanges, load_labels, load_losses, save_labels, save_losses
 from driftwatch.store_outbox import StoredOutbox
 from driftwatch.store_profiles import StoredProfiles, save_learning
 from driftwatch.store_schema import connect, create_or_check, damaged, make_file, state_errors, transaction
@@ -77,7 +77,7 @@ class Transaction:
     `seen_from`: the shard's ids before this number are forgotten (whole chunks), before `seen` is written; a number
     beyond all forgets every one, for a shard that is counted anew. `halves`: which wait, and which wait no longer.
     `learning`: rows that a profile is learned from, and how far that is.
-    `policy`: its state, opaque.
+    `policy`: its state, opaque, as are those of `losses` that are followed row by row.
     """
 
     shards: Mapping[str, ShardRow] = field(default_factory=dict)
@@ -91,6 +91,7 @@ class Transaction:
     halves: HalvesChanges | None = None
     labels: LabelChanges | None = None
     learning: LearningChanges | None = None
+    losses: LossChanges = field(default_factory=LossChanges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Remembered:
     parts: dict[tuple[str, float], int]
     halves: HalvesState = field(default_factory=HalvesState)
     labels: LabelState = field(default_factory=LabelState)
+    losses: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
 class Store(StoredProfiles):
@@ -154,6 +156,7 @@ class Store(StoredProfiles):
                 self._save_halves(changes.halves)
             if changes.labels is not None:
                 save_labels(self._database, changes.labels)
+            save_losses(self._database, changes.losses)
             if changes.learning is not None:
                 save_learning(self._database, changes.learning)
             if changes.policy is not None:
@@ -195,6 +198,7 @@ class Store(StoredProfiles):
                 parts={(version, end_s): part for version, end_s, part in parts},
                 halves=HalvesState({HalfKey(*row[:2]): Half(*row[2:]) for row in halves}, times_s, read),
                 labels=load_labels(self._database, self._path),
+                losses=load_losses(self._database),
             )
 
     def decisions(self, since_s: float | None = None) -> Iterator[bytes]:

@@ -1,13 +1,22 @@
-"""The tables of late labels in the state file."""
+"""The tables of late labels, and of losses row by row, in the state file."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from driftwatch.label_log import Entry, LabelChanges, LabelState
+from driftwatch.label_log import Entry, Kind, LabelChanges, LabelState
 from driftwatch.store_schema import state_errors
 
 _AT_ONCE = 20  # entries: of a full log all of them would take tens of megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class LossChanges:
+    """What to store of losses that are followed, by version and profile; and which are followed no more."""
+
+    followed: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+    gone: Sequence[tuple[str, str]] = ()
 
 
 def save_labels(database: sqlite3.Connection, changes: LabelChanges) -> None:
@@ -15,6 +24,8 @@ def save_labels(database: sqlite3.Connection, changes: LabelChanges) -> None:
     freed = [(number,) for number in changes.freed]
     database.executemany("DELETE FROM label_ledgers WHERE number = ?", freed)
     database.executemany("DELETE FROM label_log WHERE ledger = ?", freed)
+    settled = [(number, int(Kind.BESIDE)) for number in changes.settled]
+    database.executemany("DELETE FROM label_log WHERE ledger = ? AND kind = ?", settled)
     database.execute("DELETE FROM label_log WHERE ledger = 0 AND expires <= ?", (changes.reached,))
     database.executemany("INSERT OR REPLACE INTO label_ledgers VALUES (?, ?)", changes.ledgers.items())
     database.executemany("INSERT INTO label_log (ledger, expires, kind, body) VALUES (?, ?, ?, ?)", changes.entries)
@@ -43,6 +54,19 @@ class StoredEntries:
                 return
             yield from (Entry(*row) for _, *row in rows)
             last = rows[-1][0]
+
+
+def save_losses(database: sqlite3.Connection, changes: LossChanges) -> None:
+    """Writes the changes, inside the caller's transaction; what is written anew comes last from then on."""
+    database.executemany("DELETE FROM losses WHERE (version, profile) = (?, ?)", changes.gone)
+    rows = ((*key, state) for key, state in changes.followed.items())
+    database.executemany("INSERT OR REPLACE INTO losses VALUES (?, ?, ?)", rows)
+
+
+def load_losses(database: sqlite3.Connection) -> dict[tuple[str, str], bytes]:
+    """All that the last save left, what was written last at the end."""
+    found = database.execute("SELECT version, profile, state FROM losses ORDER BY rowid")
+    return {(version, profile): state for version, profile, state in found}
 
 
 def load_labels(database: sqlite3.Connection, path: Path | None) -> LabelState:

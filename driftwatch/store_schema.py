@@ -12,7 +12,7 @@ from pathlib import Path
 
 from driftwatch.errors import StateError, StoreUnavailable
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
 _APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
 
@@ -42,6 +42,7 @@ _TABLES = (
     "CREATE INDEX label_log_ledger ON label_log (ledger, expires)",
     "CREATE TABLE label_windows (number INTEGER PRIMARY KEY, profile TEXT NOT NULL, body BLOB NOT NULL)",
     "CREATE TABLE label_book (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
+    "CREATE TABLE losses (version TEXT, profile TEXT, state BLOB NOT NULL, PRIMARY KEY (version, profile))",
     "CREATE TABLE alarms (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL)",
     "CREATE TABLE decisions (seq INTEGER PRIMARY KEY, version TEXT NOT NULL, end_s REAL NOT NULL,"
     " part INTEGER NOT NULL, body BLOB NOT NULL)",

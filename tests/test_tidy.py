@@ -21,8 +21,6 @@ ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli", "modelops.__main__", "m
 FOR_USERS = {  # a library's part: only its users import it
     "driftwatch.sources.memory",
     "detectors.evaluate",
-    "detectors.sequential.glr",
-    "detectors.sequential.ranks",
     "detectors.sequential.river_detectors",
 }
 BODY, PARAMETERS, LINES, CLOSURE = 70, 8, 400, 6

@@ -109,8 +109,14 @@ def labels_of(learnt: Learnt, codes: np.ndarray, names: tuple[str, ...], label: 
     )
 
 
-def kind_of(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None = None) -> Kind:
-    """The kind of a window's drift, from its counts (cells,) and, where labels have come, `Labels.count` of them."""
+def kind_of(
+    learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None = None, *, loss_rose: bool = False
+) -> Kind:
+    """The kind of a window's drift, from its counts (cells,) and, where labels have come, `Labels.count` of them.
+
+    `loss_rose`: row by row the loss was seen to rise, maybe in few of the window's rows; what does not explain it need
+    not be seen in this window then.
+    """
     if labelled is not None and labelled[0] < MIN_LABELS:
         labelled = None
     n_reference = learnt.rows(learnt.counts)
@@ -141,7 +147,10 @@ def kind_of(learnt: Learnt, current: np.ndarray, labelled: np.ndarray | None = N
     if loss is not None and abs(loss.z) > (MOVED if said else CLEAR) and abs(loss.rest) >= abs(loss.explained):
         return Kind("concept", (loss_sentence(loss), *said), "retrain")
     hurts = loss is not None and loss.explained > MOVED * loss.explained_error
-    return Kind("covariate", (*said, *([loss_sentence(loss)] if loss else [])), "retrain" if hurts else "watch")
+    said = (*said, *([loss_sentence(loss)] if loss else []))
+    if loss_rose and not hurts and not moved.z.max(initial=0.0) > MOVED:
+        return Kind("concept", said, "retrain")
+    return Kind("covariate", said, "retrain" if hurts or loss_rose else "watch")
 
 
 def explained_by_features(learnt: Learnt, labelled: np.ndarray | None, distance: float) -> LossShift | None:

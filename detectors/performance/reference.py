@@ -18,6 +18,7 @@ from detectors.performance.confusion import Confusion
 from detectors.performance.direct_loss import DirectLoss
 from detectors.performance.kind import Labels, Learnt, labels_of
 from detectors.performance.loss import loss, residual
+from detectors.performance.loss_baseline import LossBaseline
 from detectors.performance.loss_model import LossModel
 from detectors.performance.metric import Metric
 from detectors.performance.multiclass import Multiclass
@@ -26,6 +27,7 @@ from detectors.performance.scores import Scores
 from detectors.performance.tally import PredictionKind, Tally, tally_of
 
 LOSSES = 3  # sums of the loss: rows, loss, its square
+BASELINE = tuple(f.name for f in fields(LossBaseline))
 FIFTHS = (0.2, 0.4, 0.6, 0.8)  # of a numeric label, as its groups
 
 
@@ -38,6 +40,7 @@ class PerformanceReference:
     sums: np.ndarray
     edges: np.ndarray
     labels: Labels
+    baseline: LossBaseline
     direct_loss: DirectLoss | None = None  # not for probabilities
 
     @cached_property
@@ -102,6 +105,7 @@ class PerformanceReference:
         elif isinstance(tally, Regression):
             arrays["tally.centre"] = tally.centre
         arrays |= {f"labels.{f.name}": getattr(self.labels, f.name) for f in fields(Labels) if f.name != "model"}
+        arrays |= {f"baseline.{name}": part for name, part in self.baseline.to_arrays().items()}
         models = {"labels": self.labels.model}
         if self.kind == "numeric" and self.direct_loss is not None:
             models |= self.direct_loss.models
@@ -133,6 +137,7 @@ class PerformanceReference:
             sums=arrays["sums"],
             edges=arrays["edges"],
             labels=labels,
+            baseline=LossBaseline.from_arrays({name: arrays[f"baseline.{name}"] for name in BASELINE}),
             direct_loss=estimator,
         )
 
@@ -172,12 +177,16 @@ def performance_reference(
         finite = label[np.isfinite(label)]
         edges = np.unique(np.quantile(finite, FIFTHS)) if len(finite) else np.empty(0)
         names = ranges(edges)
-    labels = labels_of(learnt, codes, names, groups(tally, edges, label), loss(kind, prediction, label))
+    losses = loss(kind, prediction, label)
+    labels, baseline = (
+        labels_of(learnt, codes, names, groups(tally, edges, label), losses),
+        LossBaseline.of(kind, losses),
+    )
     estimator = None if kind == "probability" else DirectLoss({"accuracy": labels.model})
     if kind == "numeric":
         seen = np.append(learnt.features, [] if learnt.prediction is None else [learnt.prediction]).astype(np.intp)
         estimator = direct_loss.of_numbers(learnt.basis.grid, codes, residual(kind, prediction, label), seen)
-    return PerformanceReference(kind, tally, tally.count(prediction, label), edges, labels, estimator)
+    return PerformanceReference(kind, tally, tally.count(prediction, label), edges, labels, baseline, estimator)
 
 
 def groups(tally: Tally, edges: np.ndarray, label: np.ndarray) -> np.ndarray:

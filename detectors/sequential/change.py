@@ -24,6 +24,7 @@ class Change:
     Rows are counted from 0 over everything the fold was handed, also what was skipped. `row` is where it was found,
     `began_row` the estimate of the first row of the new level; None where the detector makes none. Times are those of
     these rows, None where none were handed in. `before` and `after` are the mean losses on the two sides.
+    `statistic`: what reached the threshold of the shortest window.
     """
 
     row: int
@@ -32,6 +33,7 @@ class Change:
     began_time_s: float | None
     before: float | None
     after: float | None
+    statistic: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from detectors.score import Score
 from detectors.sequential import blocks
@@ -52,7 +53,7 @@ class GLR:
     Parameters
     ----------
     rows_per_false_alarm
-        The budget: rows, on average, from a start to a false alarm while nothing changes, in [1e3, 1e9]. Raising it
+        The budget: rows, on average, from a start to a false alarm while nothing changes, in [1e3, 1e15]. Raising it
         makes detection later, by its logarithm.
     baseline
         What the reference says; left out, the mean before is learned since the last start.
@@ -123,12 +124,12 @@ class GLR:
         while at < len(units):
             n_together = min(max(state.n, FEWEST_ROWS), MOST_ROWS)
             sums = state.total + np.cumsum(units[at : at + n_together])
-            n_until = self._first_found(state, sums)
-            until = at + (len(sums) if n_until is None else n_until - state.n)
+            first = self._first_found(state, sums)
+            until = at + (len(sums) if first is None else first[0] - state.n)
             state = blocks.advanced(state, sums[: until - at], rows[at : until + 1], times[at : until + 1])
             at = until
-            if n_until is not None:
-                changes.append(self._change(state, int(rows[at - 1]), float(times[at - 1])))
+            if first is not None:
+                changes.append(self._change(state, int(rows[at - 1]), float(times[at - 1]), first[1]))
                 state = blocks.started(end)
         state = replace(state, n_rows=end)
         return state, Answer(tuple(changes), self._score(state), len(values) - len(losses))
@@ -152,21 +153,41 @@ class GLR:
         """Rows since the last start that a window needs before it."""
         return self.warm_up if self.baseline is None else 0
 
-    def _first_found(self, state: Memory, sums: Ints) -> int | None:
-        """How many rows had come since the last start when the first change was found; None where there is none."""
+    def _first_found(self, state: Memory, sums: Ints) -> tuple[int, float] | None:
+        """How many rows had come since the last start when the first change was found, and its statistic."""
         counts, levels, starts, ends = _windows(state, sums)
-        n_since = counts - (LAGS[:, None] << levels)
-        n1, s1 = self._before(n_since, starts)
-        n2, s2 = (LAGS[:, None] << levels).astype(np.float64), (ends - starts) / UNIT
-        least = self._thresholds.T[:, levels] * blocks.dispersion(state, sums, counts, self.dispersion)
-        n, s, rise = n1 + n2, s1 + s2, s2 * n1 - s1 * n2
-        # χ² is never below the likelihood ratio, and it takes no logarithm
-        may = (rise > 0) & (rise * rise * n >= least * s * (n - s) * n1 * n2) & (n_since >= self._least())
+        scatter = blocks.dispersion(state, sums, np.arange(state.n + 1, state.n + len(sums) + 1), self.dispersion)
+        if self.baseline is None:
+            may = self._may_rise(counts, levels, starts, ends, scatter[counts - state.n - 1])
+        else:
+            n1 = float(self.baseline.n)
+            may = (
+                ends - starts >= least_sums(n1, n1 * self.baseline.mean, self._thresholds * scatter.min()).T[:, levels]
+            )
         m, i = np.nonzero(may)
-        reached = likelihood_ratio(n1[m, i], s1[m, i], n2[m, i], s2[m, i]) >= least[m, i]
-        return int(counts[i[reached]].min()) if reached.any() else None
+        rows = LAGS[m] << levels[i]
+        usable = counts[i] - rows >= self._least()
+        m, i, rows = m[usable], i[usable], rows[usable]
+        before, n2, s2 = starts[m, i], rows.astype(np.float64), (ends[i] - starts[m, i]) / UNIT
+        ratio = likelihood_ratio(*self._before(counts[i] - rows, before), n2, s2)
+        spread = scatter[counts[i] - state.n - 1]
+        reached = ratio >= self._thresholds[levels[i], m] * spread
+        if not reached.any():
+            return None
+        first = counts[i[reached]].min()
+        here = reached & (counts[i] == first)
+        return int(first), float((ratio / spread + np.log(n2 / LAGS[0]))[here].max())
 
-    def _change(self, state: Memory, row: int, time_s: float) -> Change:
+    def _may_rise(self, counts: Ints, levels: Ints, starts: Ints, ends: Ints, scatter: Floats) -> npt.NDArray[np.bool_]:
+        """(lags, windows): whether χ² reaches the threshold, which is never below the ratio and takes no logarithm."""
+        rows = LAGS[:, None] << levels
+        n1, s1 = self._before(counts - rows, starts)
+        n2, s2 = rows.astype(np.float64), (ends - starts) / UNIT
+        n, s, rise = n1 + n2, s1 + s2, s2 * n1 - s1 * n2
+        least = self._thresholds.T[:, levels] * scatter
+        return np.asarray((rise > 0) & (rise * rise * n >= least * s * (n - s) * n1 * n2))
+
+    def _change(self, state: Memory, row: int, time_s: float, statistic: float) -> Change:
         """The change that was found with the newest row: its most likely beginning among the boundaries kept."""
         counts = blocks.counts(state)
         n1, s1 = self._before(counts, state.sums)
@@ -182,6 +203,7 @@ class GLR:
             began_time_s=none_for_nan(state.times_s[best]),
             before=float(s1[best] / n1[best]),
             after=float(s2[best] / n2[best]),
+            statistic=statistic,
         )
 
     def _score(self, state: Memory) -> Score:
@@ -205,6 +227,20 @@ def likelihood_ratio(n1: Floats, s1: Floats, n2: Floats, s2: Floats) -> Floats:
     """G of two Bernoulli samples with sums s1 of n1 and s2 of n2 rows; 0 where the second mean is not the larger."""
     ratio = _likelihood(n1, s1) + _likelihood(n2, s2) - _likelihood(n1 + n2, s1 + s2)
     return np.where(s2 * n1 > s1 * n2, np.maximum(ratio, 0.0), 0.0)
+
+
+def least_sums(n1: float, s1: float, least: Floats) -> Ints:
+    """(levels, lags): the sums, in units, below which a window's χ² against s1 of n1 rows is under `least`.
+
+    χ² reaches L where (x n₁ − s₁ n₂)² n ≥ L s (n − s) n₁ n₂ for the sum x of n₂ rows, n = n₁ + n₂, s = s₁ + x: from the
+    larger root of a square in x on. It is never below the likelihood ratio.
+    """
+    n2 = (LAGS * BLOCKS).astype(np.float64)
+    n, k = n1 + n2, least * n1 * n2
+    a, b = n * n1**2 + k, -2 * n * n1 * n2 * s1 - k * (n - 2 * s1)
+    c = n * (s1 * n2) ** 2 - k * s1 * (n - s1)
+    root = (-b + np.sqrt(np.maximum(b * b - 4 * a * c, 0.0))) / (2 * a)
+    return np.asarray(np.floor(root * (1 - 1e-9) * UNIT).astype(np.int64) - 1)
 
 
 def _likelihood(n: Floats, s: Floats) -> Floats:

@@ -73,7 +73,7 @@ class _River(ABC):
     def _change(self, detector: Any, row: int, time_s: float) -> Change:
         width = self._width(detector)
         began = None if width is None else max(row + 1 - width, 0)
-        return Change(row, began, none_for_nan(time_s), None, None, None)
+        return Change(row, began, none_for_nan(time_s), None, None, None, None)
 
     def to_bytes(self, state: RiverState) -> bytes:
         """The state as bytes."""

@@ -6,7 +6,7 @@ LAGS = np.array([8, 10, 12, 14])  # in blocks of 2^level rows: windows of 8 to 7
 N_LEVELS = 10
 
 CONSTANT = -1.15
-LEAST_ROWS, MOST_ROWS = 1e3, 1e9
+LEAST_ROWS, MOST_ROWS = 1e3, 1e15
 
 
 def level(rows_per_false_alarm: float) -> float:
@@ -23,13 +23,19 @@ def level(rows_per_false_alarm: float) -> float:
     """
     if not LEAST_ROWS <= rows_per_false_alarm <= MOST_ROWS:
         raise ValueError(
-            f"`rows_per_false_alarm` must lie in [1e3, 1e9]; got {rows_per_false_alarm!r}. "
+            f"`rows_per_false_alarm` must lie in [1e3, 1e15]; got {rows_per_false_alarm!r}. "
             "Pass how many rows may go by for one false alarm."
         )
     h = float(np.log(rows_per_false_alarm))
     for _ in range(50):
         h = float(np.log(rows_per_false_alarm) + 0.5 * np.log(max(h, 1.0)) + CONSTANT)
     return h
+
+
+def rows_per_false_alarm(statistic: float) -> float:
+    """The inverse of `level`: the budget at which a statistic would just reach the threshold of a window of 8 rows."""
+    h = max(statistic, 0.0)
+    return float(np.exp(min(h - CONSTANT, 700.0)) / np.sqrt(max(h, 1.0)))
 
 
 def thresholds(rows_per_false_alarm: float) -> np.ndarray:

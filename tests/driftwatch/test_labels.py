@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from detectors.summary import Table
 from driftwatch import label_checkpoint
-from driftwatch.label_log import LabelLog, LabelState
+from driftwatch.label_log import Kind, LabelLog, LabelState
 from driftwatch.labels import LabelBook
 from driftwatch.ledger import LabelTerms
 from driftwatch.records import LabelColumn, Labels, Records, Schema, Shard, Stream, Window
@@ -22,7 +22,12 @@ SCHEMA = Schema("credit", "1", (), label=LabelColumn("y", "numeric"))
 
 
 class Counted:
-    """Stands for a profile's counter: keeps the labels that it was given."""
+    """Stands for a profile's counter: keeps the labels that it was given, which are the losses as well."""
+
+    baseline = "one"
+
+    def losses(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return labels.astype(np.float32)
 
     def keep(self, table: Table) -> bytes:
         return table.to_bytes()
@@ -40,10 +45,11 @@ def a_book(*, complete: float = 0.75, most: int = 1000, log: LabelLog | None = N
     return LabelBook(terms, SCHEMA, counters, log)
 
 
-def records(ids: list[str], labels: list[float] | None = None) -> Records:
+def records(ids: list[str], labels: list[float] | None = None, times_s: list[float] | None = None) -> Records:
     n = len(ids)
+    times = np.zeros(n) if times_s is None else np.array(times_s)
     return Records(
-        *(Shard("s"), np.arange(n), np.zeros(n), ids, np.empty((n, 0)), np.empty((0, 2), np.intp), np.empty(0)),
+        *(Shard("s"), np.arange(n), times, ids, np.empty((n, 0)), np.empty((0, 2), np.intp), np.empty(0)),
         categories=(),
         labels=None if labels is None else np.array(labels),
     )
@@ -68,8 +74,13 @@ def trials(draw: st.DrawFn) -> tuple[list[list[str]], list[tuple[str, float, flo
     return windows, draw(st.lists(label, max_size=30, unique_by=lambda found: found[:2]))
 
 
-def expected(windows: list[list[str]], labels: list[tuple[str, float, float]], complete: float) -> list[list[float]]:
-    """T, end, n and sum of the labels used, of each window, in the order in which they are judged."""
+def times_of(window: int, n: int) -> list[float]:
+    """Event times of a window's rows: not in their order, some equal."""
+    return [window * SLIDE + 7 * i % 4 for i in range(n)]
+
+
+def expected(windows: list[list[str]], labels: list[tuple[str, float, float]], complete: float) -> list[list[Any]]:
+    """T, end, n, sum and (in the order of event time) each of the labels used, as windows are judged."""
     first: dict[str, tuple[float, float]] = {}
     for id_, time_s, value in labels:
         if id_ not in first or time_s < first[id_][0]:
@@ -82,16 +93,23 @@ def expected(windows: list[list[str]], labels: list[tuple[str, float, float]], c
             if sum(first[i][0] < boundary for i in ids if i in first) >= math.ceil(complete * len(ids) - 1e-9):
                 break
             boundary += SLIDE
-        used = [first[i][1] for i in ids if i in first and first[i][0] < boundary]
+        in_order = [id_ for _, id_ in sorted(zip(times_of(w, len(ids)), ids, strict=True), key=lambda row: row[0])]
+        used = [first[i][1] for i in in_order if i in first and first[i][0] < boundary]
         if ids:
-            found.append([boundary, end, len(used), sum(used)])
+            found.append([boundary, end, len(used), sum(used), used])
     return sorted(found)
 
 
-def judged(book: LabelBook, watermark_s: float, *, finish: bool = False) -> list[list[float]]:
+def judged(book: LabelBook, watermark_s: float, *, finish: bool = False) -> list[list[Any]]:
     """What is due, as `expected` writes it."""
     due = book.due(watermark_s, finish=finish)
-    return [[boundary, w.end_s, w.n_labels, float(w.table.outcome[0])] for boundary, w in due]
+    return [[boundary, w.end_s, w.n_labels, float(w.table.outcome[0]), losses_of(w)] for boundary, w in due]
+
+
+def losses_of(window: Window) -> list[float]:
+    assert window.losses is not None
+    assert window.losses.times_s.tolist() == sorted(window.losses.times_s.tolist())
+    return list(window.losses.values.tolist())
 
 
 def restarted(book: LabelBook, kept: dict[str, Any]) -> LabelBook:
@@ -99,11 +117,15 @@ def restarted(book: LabelBook, kept: dict[str, Any]) -> LabelBook:
     changes = label_checkpoint.changes(book)
     assert changes is not None
     kept["entries"] = [
-        e for e in kept["entries"] if e.ledger not in changes.freed and (e.ledger or e.expires > changes.reached)
+        e
+        for e in kept["entries"]
+        if e.ledger not in changes.freed
+        and (e.ledger or e.expires > changes.reached)
+        and (e.kind != Kind.BESIDE or e.ledger not in changes.settled)
     ] + list(changes.entries)
     for name, new, gone in (("ledgers", changes.ledgers, changes.freed), ("windows", changes.windows, changes.judged)):
         kept[name] = {n: data for n, data in {**kept[name], **new}.items() if n not in gone}
-    again = a_book(complete=book.terms.complete, log=LabelLog())
+    again = a_book(complete=book.terms.complete, most=book.terms.max_pending, log=LabelLog())
     label_checkpoint.restore(again, LabelState(**kept, book=changes.book))
     return again
 
@@ -127,7 +149,7 @@ def test_what_is_used_depends_on_event_times_alone(
             book.add(labels_of([labels[i]]))
         elif windows[i]:
             ledger = book.open(i * SLIDE, "p")
-            book.enter(ledger, records(windows[i]), slice(None))
+            book.enter(ledger, records(windows[i], times_s=times_of(i, len(windows[i]))), slice(None))
             book.release(ledger)
             book.register([a_window(i, (ledger,), len(windows[i]))])
         left = [labels[k][1] for kind, k in steps[done:] if kind == "label"]
@@ -147,7 +169,7 @@ def test_labels_of_one_id_are_counted_for_what_they_are() -> None:
     book.register([a_window(0, (ledger,), 3)])
     book.add(labels_of([("a", 12.0, 1.0), ("a", 13.0, 1.0), ("a", 14.0, 0.0), ("nobody", 14.0, 1.0), ("c", 50.0, 1.0)]))
     assert judged(book, 39.0) == []
-    assert judged(book, 40.0) == [[40.0, 10.0, 1, 1.0]]  # the wait is over
+    assert judged(book, 40.0) == [[40.0, 10.0, 1, 1.0, [1.0]]]  # the wait is over
     book.add(labels_of([("b", 35.0, 1.0), ("a", 20.0, 1.0), ("nobody", 15.0, 0.0)]))
     assert book.discarded == {"duplicate": 2, "contradicting": 2, "late": 2}
     judged(book, 1000.0)
@@ -163,7 +185,7 @@ def test_a_label_that_came_first_waits_for_its_prediction() -> None:
     book.enter(ledger, records(["b", "a"]), slice(None))
     book.release(ledger)
     book.register([a_window(0, (ledger,), 2)])
-    assert judged(book, 10.0) == [[10.0, 10.0, 2, 7.0]]
+    assert judged(book, 10.0) == [[10.0, 10.0, 2, 7.0, [4.0, 3.0]]]
 
 
 def test_labels_beside_predictions_need_no_waiting() -> None:
@@ -191,7 +213,7 @@ def test_beyond_the_bound_a_sample_stays_that_halves_the_same_on_both_sides() ->
     assert book.discarded == {"not_sampled": 1000 - n_held}
     found = judged(book, 2000.0)
     assert len(found) == 20
-    assert sum(n for _, _, n, _ in found) == n_held
+    assert sum(n for _, _, n, *_ in found) == n_held
 
 
 @pytest.mark.parametrize("n", [1, 7, 500])
@@ -222,3 +244,43 @@ def test_a_pane_let_go_of_in_the_turn_its_window_was_judged_makes_room_once() ->
     book.enter(second, records([f"b{i}" for i in range(8)]), slice(None))
     assert list(book.ledgers) == [second]
     assert (book.level, book.rows.n) == (0, 8)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_losses_beside_predictions_are_told_like_late_ones_and_then_forgotten(restarts: bool) -> None:
+    book, start = a_book(complete=0.5, log=LabelLog()), 1_700_000_000.0
+    kept: dict[str, Any] = {"ledgers": {}, "windows": {}, "entries": []}
+    ledger = book.open(start, "p")
+    book.enter(ledger, records(["a", "b"], [0.2, math.nan], [start + 3, start + 1]), slice(None))
+    if restarts:
+        book = restarted(book, kept)
+    book.enter(ledger, records(["c", "d"], [math.nan, 0.4], [start + 2, start + 0.5]), slice(None))
+    book.release(ledger)
+    book.register([a_window(170_000_000, (ledger,), 4)])
+    if restarts:
+        book = restarted(book, kept)
+    book.add(labels_of([("b", start + 5, 0.5), ("c", start + 6, 0.75)]))
+    ((_, window),) = book.due(start + 100)
+    assert window.losses is not None
+    np.testing.assert_allclose(window.losses.values, [0.4, 0.5, 0.75, 0.2], rtol=1e-6)
+    assert window.losses.times_s.tolist() == [start + 0.5, start + 1, start + 2, start + 3]
+    assert book.beside.n == 0
+    restarted(book, kept)
+    assert not [entry for entry in kept["entries"] if entry.kind == Kind.BESIDE]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_beyond_the_bound_every_second_loss_beside_goes(restarts: bool) -> None:
+    book = a_book(most=10, log=LabelLog())
+    kept: dict[str, Any] = {"ledgers": {}, "windows": {}, "entries": []}
+    ledger = book.open(0.0, "p")
+    for first in range(0, 25, 5):
+        rows = range(first, first + 5)
+        news = records([f"i{i}" for i in rows], [i / 32 for i in rows], [float(i) for i in rows])
+        book.enter(ledger, news, slice(None))
+        assert book.beside.n <= 10
+        if restarts:
+            book = restarted(book, kept)
+    book.release(ledger)
+    book.register([a_window(0, (ledger,), 25)])
+    assert judged(book, math.inf)[0][-1] == [i / 32 for i in range(0, 25, 4)]
