@@ -5,13 +5,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from modelops import settings
 from modelops.settings import Duration, Section
 
 Kind = Literal["numeric", "categorical"]
-ModelKind = Literal["hist_gradient_boosting", "logistic"]
+ModelKind = Literal[
+    "hist_gradient_boosting", "lightgbm", "logistic", "river_alma", "river_logistic", "river_perceptron"
+]
+UNSAFE_KINDS = ("river_gaussian_nb", "river_passive_aggressive")  # skops cannot keep them
 Strategy = Literal["recreate", "blue_green", "canary", "shadow"]
 
 
@@ -67,11 +70,24 @@ class Contract(Section):
 class Model(Section):
     """The model that is fitted."""
 
-    kind: ModelKind = Field(default="hist_gradient_boosting", description="hist_gradient_boosting or logistic.")
+    kind: ModelKind = Field(
+        default="hist_gradient_boosting",
+        description="hist_gradient_boosting, lightgbm or logistic; river_* learn row by row.",
+    )
     parameters: dict[str, int | float | str | bool | None] = Field(
-        default={}, description="Parameters of the scikit-learn estimator."
+        default={}, description="Parameters of the library's estimator."
     )
     seed: int = Field(default=0, ge=0, description="Everything random comes from it.")
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _is_kept_without_pickle(cls, kind: object) -> object:
+        if kind in UNSAFE_KINDS:
+            raise ValueError(
+                f"`kind` must be a model that is kept without pickle; got {kind!r}, which skops cannot read back. "
+                "Choose river_logistic."
+            )
+        return kind
 
 
 class Training(Section):
