@@ -24,7 +24,7 @@ from modelops.models import Model
 from modelops.profile import build_profile
 from modelops.recipe import Recipe
 from modelops.registry import Registry, Version
-from modelops.train import Trained
+from modelops.train import Learnt, Trained
 
 Result = TypeVar("Result", bound=msgspec.Struct)
 Progress = Callable[[str, float], None]
@@ -99,16 +99,24 @@ class Work:
 
         def fit() -> Trained:
             began_s = time.monotonic()
-            champion = self._model(self._champion) if self.job.action == "recalibrate" else None
             rows = self._rows()
-            model, n_train = train.train(rows, self.recipe, champion=champion)
-            metrics = train.hold_out_metrics(model, rows, n_train)
+            learnt = self._learn(rows)
+            metrics = train.hold_out_metrics(learnt.model, rows, learnt.n_train) | learnt.metrics
             folder = self._config.state.folder / "artifacts" / self.job.model / self.job.id
             beside = folder.with_name(f".{self.job.id}.{os.getpid()}")
-            sha256 = artifact.save(model, beside)
+            sha256 = artifact.save(learnt.model, beside)
             shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it noted the result
             beside.rename(folder)
-            return Trained(str(folder), sha256, n_train, time.monotonic() - began_s, metrics)
+            return Trained(
+                str(folder),
+                sha256,
+                learnt.n_train,
+                time.monotonic() - began_s,
+                metrics,
+                learnt.how,
+                learnt.learnt_to_s,
+                learnt.parameters,
+            )
 
         return self._kept("train", Trained, fit)
 
@@ -161,10 +169,30 @@ class Work:
                     profile_hash=profiled.hash,
                     metrics=trained.metrics | judged,
                     parent=self._champion,
+                    how=trained.how,
+                    learnt_to_s=trained.learnt_to_s,
+                    parameters=trained.parameters,
                 )
             )
 
         return self._kept("register", Version, keep)
+
+    def _learn(self, rows: Rows) -> Learnt:
+        champion = None
+        if self.job.action == "recalibrate" or (self._champion and self.recipe.training.retraining != "full"):
+            learnt_to_s = (
+                None if self._champion is None else self._registry.get(self.job.model, self._champion).learnt_to_s
+            )
+            champion = train.Champion(self._model(self._champion), learnt_to_s)
+            if self.job.action == "recalibrate":
+                return train.recalibrate(rows, self.recipe, champion)
+        return train.train(
+            rows,
+            self.recipe,
+            champion=champion,
+            folder=self.folder,
+            progress=lambda share: self._progress("train", share),
+        )
 
     def _judge(self) -> gates.Verdict:
         trained, rows = self.train(), self._rows()
