@@ -133,7 +133,7 @@ class Warehouse:
         source = f"read_parquet({data_sql.paths([str(path) for path in made])})"
         query = f"SELECT * FROM {source}" if recipe.order == "etl" else data_sql.typed(source, recipe.features)
         with _data_errors():
-            database.execute(f"CREATE TEMP TABLE events AS {query}")
+            database.execute(f"CREATE TEMP VIEW events AS {query}")
 
     def _chunk(self, database: duckdb.DuckDBPyConnection, chunk: Chunk, recipe: Data) -> Path:
         """A chunk as Parquet: typed (etl) or raw (elt), made where it is not there."""
@@ -248,7 +248,7 @@ def _write(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with _data_errors():
-            database.execute(f"COPY ({query}) TO {data_sql.text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
+            database.execute(f"COPY ({query}) TO {data_sql.text(str(beside))} (FORMAT parquet)")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
