@@ -6,20 +6,21 @@ A step that has a result is not done again, so a killed process goes on where it
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from modelops import artifact, contract, train
+from modelops import artifact, contract, data_sql, lineage, train
 from modelops import gate as gates
 from modelops.bootstrap import roc_auc, value
 from modelops.config import Config, ModelEntry
 from modelops.data import Rows, Selection, Snapshot, Warehouse, read_rows
 from modelops.errors import DataError
 from modelops.job import STEPS, Job
+from modelops.lineage import Lineage
 from modelops.models import Model
 from modelops.profile import build_profile
 from modelops.recipe import Recipe
@@ -69,6 +70,7 @@ class Work:
         self._sources = sources
         self._progress = progress
         self._champion = registry.alias(job.model, "champion")
+        self._lineage = Lineage(job, self.folder, config.state.folder / lineage.FILE)
 
     def run(self) -> Version:
         """All steps that have no result yet; the registered version. Raises ModelopsError."""
@@ -86,7 +88,15 @@ class Work:
         files = self._sources or tuple(p for p in (self._entry.predictions, self._entry.labels) if p is not None)
         chosen = Selection(self.job.model, self.job.started_s, must_be_complete=not self._sources)
         warehouse = Warehouse(self._config.state.folder)
-        return self._kept("snapshot", Snapshot, lambda: warehouse.snapshot(files, self.recipe.data, chosen))
+
+        def make() -> Snapshot:
+            sql = data_sql.labelled(self.recipe.data.features)
+            with self._lineage.run("snapshot", [lineage.Dataset(file) for file in files], sql=sql) as written:
+                made = warehouse.snapshot(files, self.recipe.data, chosen)
+                written.append(self._dataset(made))
+            return made
+
+        return self._kept("snapshot", Snapshot, make)
 
     def contract(self) -> Agreed:
         """The rules that the rows keep."""
@@ -98,25 +108,14 @@ class Work:
         """The challenger, as an artifact."""
 
         def fit() -> Trained:
-            began_s = time.monotonic()
-            rows = self._rows()
-            learnt = self._learn(rows)
-            metrics = train.hold_out_metrics(learnt.model, rows, learnt.n_train) | learnt.metrics
-            folder = self._config.state.folder / "artifacts" / self.job.model / self.job.id
-            beside = folder.with_name(f".{self.job.id}.{os.getpid()}")
-            sha256 = artifact.save(learnt.model, beside)
-            shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it noted the result
-            beside.rename(folder)
-            return Trained(
-                str(folder),
-                sha256,
-                learnt.n_train,
-                time.monotonic() - began_s,
-                metrics,
-                learnt.how,
-                learnt.learnt_to_s,
-                learnt.parameters,
-            )
+            read = [self._dataset(self.snapshot(), self.contract().rules)]
+            if self._champion is not None:
+                parent = self._registry.get(self.job.model, self._champion)
+                read.append(lineage.Dataset(Path(parent.artifact), parent.sha256))
+            with self._lineage.run("training", read) as written:
+                made = self._fit()
+                written.append(lineage.Dataset(Path(made.artifact), made.sha256))
+            return made
 
         return self._kept("train", Trained, fit)
 
@@ -176,6 +175,32 @@ class Work:
             )
 
         return self._kept("register", Version, keep)
+
+    def _fit(self) -> Trained:
+        began_s = time.monotonic()
+        rows = self._rows()
+        learnt = self._learn(rows)
+        metrics = train.hold_out_metrics(learnt.model, rows, learnt.n_train) | learnt.metrics
+        folder = self._config.state.folder / "artifacts" / self.job.model / self.job.id
+        beside = folder.with_name(f".{self.job.id}.{os.getpid()}")
+        sha256 = artifact.save(learnt.model, beside)
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it noted the result
+        beside.rename(folder)
+        return Trained(
+            artifact=str(folder),
+            sha256=sha256,
+            n_train=learnt.n_train,
+            seconds=time.monotonic() - began_s,
+            metrics=metrics,
+            how=learnt.how,
+            learnt_to_s=learnt.learnt_to_s,
+            parameters=learnt.parameters,
+        )
+
+    def _dataset(self, snapshot: Snapshot, rules: Sequence[str] = ()) -> lineage.Dataset:
+        """A snapshot as lineage names it."""
+        columns = {**self.recipe.data.features, "$y": "label", "$time": "event time", "$id": "id"}
+        return lineage.Dataset(Path(snapshot.path), snapshot.id, snapshot.n_rows, columns, rules)
 
     def _learn(self, rows: Rows) -> Learnt:
         champion = None
