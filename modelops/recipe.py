@@ -212,6 +212,11 @@ class Recipe(Section):
             for name in names:
                 if name not in known:
                     raise ValueError(f"`{place}` must name features; got {name!r}. There are {', '.join(known)}.")
+        for name, rule in self.contract.columns.items():
+            kind = self.data.features[name]
+            if (rule.between if kind == "categorical" else rule.values) is not None:
+                word = "values" if kind == "categorical" else "between"
+                raise ValueError(f"`contract.columns.{name}` must be judged by `{word}`: {name!r} is {kind}.")
         for name in self.gate.segments:
             if self.data.features[name] != "categorical":
                 raise ValueError(f"`gate.segments` must name categorical features; {name!r} is numeric.")
