@@ -94,10 +94,13 @@ class Warehouse:
         path = self.folder / "snapshots" / f"{name}.parquet"
         with _database() as database:
             self._events(database, inputs, recipe)
-            report = _build(database, statements, parameters)
-            made = _checked(report, recipe, selection, Snapshot(name, str(path), 0, 0, 0.0, 0.0, 0.0, ""))
-            if not path.exists():
-                _write(database, "SELECT * FROM snapshot", path)
+            for table, statement in (("joined", statements[0]), ("windows", statements[1])):
+                _execute(database, f"CREATE TEMP TABLE {table} AS {statement}", parameters)
+            empty = Snapshot(name, str(path), 0, 0, 0.0, 0.0, 0.0, "")
+            if path.exists():
+                return _checked(database, path, recipe, selection, empty)
+            with _written(database, statements[2], path, parameters) as beside:
+                made = _checked(database, beside, recipe, selection, empty)
         return made
 
     def live_scores(self, files: Sequence[Path], recipe: Data, selection: Selection) -> dict[str, np.ndarray]:
@@ -182,21 +185,13 @@ def read_rows(path: Path, features: Mapping[str, Kind]) -> Rows:
     )
 
 
-def _build(
-    database: duckdb.DuckDBPyConnection, statements: Sequence[str], parameters: Mapping[str, Any]
-) -> tuple[Any, ...]:
-    """Makes the tables joined, windows and snapshot; the counts of REPORT."""
-    with _data_errors():
-        for table, statement in zip(("joined", "windows", "snapshot"), statements, strict=True):
-            used = {name: value for name, value in parameters.items() if f"${name}" in statement}
-            database.execute(f"CREATE TEMP TABLE {table} AS {statement}", used)
-        row = database.execute(data_sql.REPORT).fetchone()
-    return row or ()
-
-
-def _checked(report: tuple[Any, ...], recipe: Data, selection: Selection, named: Snapshot) -> Snapshot:
+def _checked(
+    database: duckdb.DuckDBPyConnection, path: Path, recipe: Data, selection: Selection, named: Snapshot
+) -> Snapshot:
     """The snapshot with its counts. Raises TooFewLabels, whose text says what there is and what is needed."""
-    predicted, labelled, windows, complete, n, positive, from_s, to_s, log_end_s = report
+    with _data_errors():
+        report = database.execute(data_sql.REPORT.format(source=data_sql.text(str(path)))).fetchone()
+    predicted, labelled, windows, complete, n, positive, from_s, to_s, log_end_s = report or ()
     after = f" after {rfc3339(selection.since_s)}" if selection.since_s > 0 else ""
     said = (
         f"{n:,} labelled rows of complete windows{after}, {positive:,} of the positive class; of {predicted:,} "
@@ -244,14 +239,32 @@ def _whole(path: Path) -> Iterator[Chunk]:
 
 def _write(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     """A query's rows as a Parquet file, whole or not at all."""
+    with _written(database, query, path, {}):
+        pass
+
+
+@contextmanager
+def _written(
+    database: duckdb.DuckDBPyConnection, query: str, path: Path, parameters: Mapping[str, Any]
+) -> Iterator[Path]:
+    """A query's rows as a Parquet file beside its place, where it is brought unless something is raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with _data_errors():
-            database.execute(f"COPY ({query}) TO {data_sql.text(str(beside))} (FORMAT parquet)")
+        _execute(database, f"COPY ({query}) TO {data_sql.text(str(beside))} (FORMAT parquet)", parameters)
+        yield beside
         beside.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}. Free space there.") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _execute(database: duckdb.DuckDBPyConnection, statement: str, parameters: Mapping[str, Any]) -> None:
+    """A statement with those of the parameters that it names."""
+    used = {name: value for name, value in parameters.items() if f"${name}" in statement}
+    with _data_errors():
+        database.execute(statement, used)
 
 
 @contextmanager

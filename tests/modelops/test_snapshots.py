@@ -1,7 +1,10 @@
 """Snapshots: which rows they hold, how they are named, what they cost the second time."""
 
+import contextlib
 import json
 import math
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,7 @@ def test_too_few_rows_are_a_report_and_no_guess(tmp_path: Path) -> None:
     answers = write(tmp_path / "l.jsonl", one_class)
     with pytest.raises(TooFewLabels, match="min_of_class"):
         warehouse.snapshot([log, answers], recipe(), chosen)
-    assert not (tmp_path / "w" / "snapshots").exists()
+    assert list((tmp_path / "w").glob("snapshots/*")) == []
 
 
 def test_values_are_read_as_driftwatch_reads_them(tmp_path: Path) -> None:
@@ -200,22 +203,30 @@ def test_a_first_model_is_trained_from_a_table(tmp_path: Path, suffix: str) -> N
         Warehouse(tmp_path / "w").snapshot([table], wrong, Selection("credit", 0.0, must_be_complete=False))
 
 
-def test_a_full_disk_leaves_no_half_of_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = write(tmp_path / "p.jsonl", predictions(450))
-    answers = write(tmp_path / "l.jsonl", labels(450))
-    warehouse, chosen = Warehouse(tmp_path / "w"), Selection("credit", START_S)
+@contextlib.contextmanager
+def full_disk(n_bytes: int) -> Iterator[None]:
+    """No file can grow beyond a size: a write in the middle of it fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_no_half_of_a_snapshot_and_the_next_try_makes_it(tmp_path: Path) -> None:
+    log = write(tmp_path / "p.jsonl", predictions(9000))
+    answers = write(tmp_path / "l.jsonl", labels(9000))
+    warehouse, chosen = Warehouse(tmp_path / "w", chunk_bytes=200_000), Selection("credit", START_S)
+    with full_disk(50_000), pytest.raises(DataError, match=r"(cannot be written|written: ).*"):
+        warehouse.snapshot([log, answers], recipe(), chosen)  # while a chunk is converted
     whole = warehouse.snapshot([log, answers], recipe(), chosen)
+    size = Path(whole.path).stat().st_size
     Path(whole.path).unlink()
-    written = data_module._write
-
-    def full(database: Any, query: str, path: Path) -> None:
-        written(database, query.replace("snapshot", "snapshot, (SELECT error('No space left on device'))"), path)
-
-    monkeypatch.setattr(data_module, "_write", full)
-    with pytest.raises(DataError, match="No space left"):
+    with full_disk(size // 2), pytest.raises(DataError, match=r"cannot be read or written.*"):
         warehouse.snapshot([log, answers], recipe(), chosen)
     assert list((tmp_path / "w" / "snapshots").iterdir()) == []
-    monkeypatch.undo()
+    assert not [path for path in (tmp_path / "w" / "chunks").iterdir() if path.suffix != ".parquet"]
     assert warehouse.snapshot([log, answers], recipe(), chosen) == whole
 
 
