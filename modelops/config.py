@@ -56,7 +56,12 @@ class ModelEntry(Section):
 
     recipe: FilePath = Field(description="The recipe, YAML.")
     predictions: FilePath = Field(description="The prediction log, JSONL; the model servers append to it.")
-    labels: FilePath | None = Field(default=None, description="Labels, JSONL. Default: they stand in the log.")
+    labels: FilePath | None = Field(
+        default=None, description="Labels: JSONL, Parquet, or a folder of such files. Default: they stand in the log."
+    )
+    history: tuple[FilePath, ...] = Field(
+        default=(), description="Older predictions to train on too: JSONL or Parquet files, or folders of them."
+    )
     sidecars: tuple[Sidecar, ...] = Field(default=(), description="Where the profile of a new version is delivered.")
     policy: Policy = Policy()
     server: Server = Server()

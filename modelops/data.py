@@ -120,13 +120,11 @@ class Warehouse:
         return {str(version): pairs[versions == version] for version in np.unique(versions)}
 
     def _inputs(self, files: Sequence[Path]) -> Iterator[Chunk]:
-        for file in files:
-            if not file.exists():
-                continue  # nothing was logged yet: that is too few rows, not an error
-            if file.suffix in TABULAR:
-                yield from _whole(file)
+        for part in (part for file in files for part in _parts(file)):
+            if part.suffix in TABULAR:
+                yield from _whole(part)
             else:
-                yield from chunks(file, self._chunk_bytes)
+                yield from chunks(part, self._chunk_bytes)
 
     def _events(self, database: duckdb.DuckDBPyConnection, inputs: Sequence[Chunk], recipe: Data) -> None:
         """Makes the view `events`: typed columns, whichever way they come to be typed."""
@@ -208,21 +206,47 @@ def _checked(
 
 
 def _table(database: duckdb.DuckDBPyConnection, path: Path, features: Mapping[str, Kind]) -> str:
-    """A table's rows as raw events; without id or time, rows are numbered."""
+    """A table's rows as raw events: events with a column `features`, rows with a column a feature, or labels.
+
+    Without id or time, rows are numbered: a table to begin with, which has its labels.
+    """
     source = f"{TABULAR[path.suffix]}({data_sql.text(str(path))})"
     with _data_errors():
-        names = [row[0] for row in database.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
-    lacking = [name for name in (*features, "label") if name not in names]
-    if lacking:
-        raise DataError(f"{path}: must have the columns {', '.join(lacking)}; it has {', '.join(names)}.")
-    pairs = ", ".join(f"{data_sql.text(name)}, {data_sql.quoted(name)}" for name in features)
-    number = "row_number() OVER ()"
-    prediction = "to_json(prediction)" if "prediction" in names else "NULL::JSON"
+        kinds = {row[0]: row[1] for row in database.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+    known = {name: data_sql.quoted(name) for name in kinds}
+    is_log, number = {"id", "time"} <= known.keys(), "row_number() OVER ()"
+    if is_log and "features" in known and "features" not in features:
+        values = "features::JSON" if kinds["features"] in ("VARCHAR", "JSON") else "to_json(features)"
+    elif is_log and "label" in known and not known.keys() & features.keys():
+        values = "NULL::JSON"
+    else:
+        needed = (*features,) if is_log else (*features, "label")
+        lacking = [name for name in needed if name not in known]
+        if lacking:
+            raise DataError(f"{path}: must have the columns {', '.join(lacking)}; it has {', '.join(known)}.")
+        pairs = ", ".join(f"{data_sql.text(name)}, {known[name]}" for name in features)
+        values = f"json_object({pairs})"
+
+    def column(name: str, kind: str, otherwise: str | None = None) -> str:
+        if name in known and name not in features:
+            return f"to_json({name}) AS {name}" if kind == "JSON" else f"{name}::{kind} AS {name}"
+        return f"to_json({otherwise}) AS {name}" if otherwise else f"NULL::{kind} AS {name}"
+
     return (
-        f"SELECT to_json({'id' if 'id' in names else number}) AS id, to_json({'time' if 'time' in names else number})"
-        f" AS time, NULL::VARCHAR AS model, NULL::VARCHAR AS version, json_object({pairs}) AS features,"
-        f" {prediction} AS prediction, to_json(label) AS label FROM {source}"
+        f"SELECT {column('id', 'JSON', number)}, {column('time', 'JSON', number)}, {column('model', 'VARCHAR')},"
+        f" {column('version', 'VARCHAR')}, {values} AS features, {column('prediction', 'JSON')},"
+        f" {column('label', 'JSON')} FROM {source}"
     )
+
+
+def _parts(file: Path) -> list[Path]:
+    """A file; of a folder its logs in the order of their names."""
+    if not file.is_dir():
+        return [file] if file.exists() else []  # nothing was logged yet: that is too few rows, not an error
+    found = sorted(part for part in file.iterdir() if part.suffix in (".jsonl", *TABULAR) and part.name[0] != ".")
+    if not found:
+        raise DataError(f"{file}: must hold Parquet, CSV or JSONL files; it holds none.")
+    return found
 
 
 def _whole(path: Path) -> Iterator[Chunk]:

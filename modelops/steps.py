@@ -85,7 +85,8 @@ class Work:
 
     def snapshot(self) -> Snapshot:
         """The rows to learn from."""
-        files = self._sources or tuple(p for p in (self._entry.predictions, self._entry.labels) if p is not None)
+        logs = (*self._entry.history, self._entry.predictions, self._entry.labels)
+        files = self._sources or tuple(path for path in logs if path is not None)
         chosen = Selection(self.job.model, self.job.started_s, must_be_complete=not self._sources)
         warehouse = Warehouse(self._config.state.folder)
 

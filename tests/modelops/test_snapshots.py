@@ -203,6 +203,39 @@ def test_a_first_model_is_trained_from_a_table(tmp_path: Path, suffix: str) -> N
         Warehouse(tmp_path / "w").snapshot([table], wrong, Selection("credit", 0.0, must_be_complete=False))
 
 
+@pytest.mark.parametrize("shape", ["features", "text", "flat"])
+def test_parquet_logs_in_a_folder_give_the_rows_of_jsonl(tmp_path: Path, shape: str) -> None:
+    import duckdb
+
+    log = write(tmp_path / "p.jsonl", predictions(450))
+    answers = write(tmp_path / "l.jsonl", labels(450))
+    chosen = Selection("credit", START_S + 100)
+    expected = Warehouse(tmp_path / "w").snapshot([log, answers], recipe(), chosen)
+    values = {"features": "features", "text": "features::JSON::VARCHAR AS features", "flat": "features.*"}[shape]
+    (tmp_path / "log").mkdir()
+    for part in range(3):
+        rows = f"SELECT id, to_timestamp(time) AS time, model, version, {values}, prediction FROM '{log}'"
+        where = f"WHERE time >= {START_S + 150 * part} AND time < {START_S + 150 * (part + 1)}"
+        duckdb.sql(f"COPY ({rows} {where}) TO '{tmp_path}/log/{part}.parquet'")
+    duckdb.sql(f"COPY (SELECT * FROM '{answers}') TO '{tmp_path}/labels.parquet'")
+    (tmp_path / "log" / ".3.parquet").write_bytes(b"half a file, still being written")
+    found = Warehouse(tmp_path / "w2").snapshot([tmp_path / "log", tmp_path / "labels.parquet"], recipe(), chosen)
+    assert (found.n_rows, found.from_s, found.to_s, found.report) == (
+        300,
+        expected.from_s,
+        expected.to_s,
+        expected.report,
+    )
+    one, other = (read_rows(Path(snapshot.path), recipe().features) for snapshot in (expected, found))
+    assert one.ids.tolist() == other.ids.tolist()
+    assert one.columns["age"].tolist() == other.columns["age"].tolist()
+    assert one.columns["region"].tolist() == other.columns["region"].tolist()
+    assert one.y.tolist() == other.y.tolist()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="must hold Parquet, CSV or JSONL files"):
+        Warehouse(tmp_path / "w2").snapshot([tmp_path / "none"], recipe(), chosen)
+
+
 @contextlib.contextmanager
 def full_disk(n_bytes: int) -> Iterator[None]:
     """No file can grow beyond a size: a write in the middle of it fails."""
