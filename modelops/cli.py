@@ -108,6 +108,8 @@ def parser() -> argparse.ArgumentParser:
         made = command(rollout, name, rollout_command, says)
         made.set_defaults(word=name)
         made.add_argument("model", metavar="MODEL", help="a name in `models`")
+    made = command(commands, "expectations", expectations, "a model's contract as a suite of Great Expectations, JSON")
+    made.add_argument("model", metavar="MODEL", help="a name in `models`")
     made = commands.add_parser("schema", help="the JSON Schema of modelops.yaml, or of a recipe")
     made.add_argument("--recipe", action="store_true", help="of a recipe")
     made.set_defaults(command=schema)
@@ -274,6 +276,17 @@ def rollout_command(options: argparse.Namespace) -> int:
     with state(settings) as database:
         rollout = Rollouts(database, settings.database).command(options.model, options.word)
     print(f"modelops: {options.word} of {rollout.id}: the service obeys at its next tick", file=sys.stderr)
+    return 0
+
+
+def expectations(options: argparse.Namespace) -> int:
+    """`modelops expectations`."""
+    from modelops import config, recipe
+    from modelops import expectations as export
+
+    settings = config.load(options.config)
+    suite = export.suite(options.model, recipe.load(settings.model(options.model).recipe))
+    print(json.dumps(suite.to_json_dict(), indent=2))
     return 0
 
 

@@ -110,7 +110,12 @@ class ModelEntry(Section):
     deliver: tuple[Annotated[HttpTarget | KafkaTarget, Field(discriminator="kind")], ...] = Field(
         default=(), description="Where the prediction log is sent beside; driftwatch may also read the file."
     )
-    labels: FilePath | None = Field(default=None, description="Labels, JSONL. Default: they stand in the log.")
+    labels: FilePath | None = Field(
+        default=None, description="Labels: JSONL, Parquet, or a folder of such files. Default: they stand in the log."
+    )
+    history: tuple[FilePath, ...] = Field(
+        default=(), description="Older predictions to train on too: JSONL or Parquet files, or folders of them."
+    )
     sidecars: tuple[Sidecar, ...] = Field(default=(), description="Where the profile of a new version is delivered.")
     policy: Policy = Policy()
     server: Server = Server()

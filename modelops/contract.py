@@ -8,6 +8,17 @@ from modelops.errors import ContractError
 from modelops.recipe import Recipe
 
 MOST_ROWS = 5  # that a rule's report names
+SAYS = {
+    "missing": "completeness: at most {most:.1%} of {name} is missing",
+    "rows": "completeness: between {low:,} and {high:,} rows",
+    "positive": "accuracy: between {low:.1%} and {high:.1%} of the labels are positive",
+    "label": "accuracy: a label is 0 or 1",
+    "unique": "consistency: no id stands twice",
+    "age": "timeliness: the newest row is at most {most:g} s older than the log's end",
+    "between": "validity: {name} lies between {low:g} and {high:g}",
+    "values": "validity: {name} is one of {values}",
+}
+"""Each rule in words."""
 
 
 def check(rows: Rows, snapshot: Snapshot, recipe: Recipe) -> list[str]:
@@ -19,7 +30,7 @@ def check(rows: Rows, snapshot: Snapshot, recipe: Recipe) -> list[str]:
 
     contract, data = recipe.contract, recipe.data
     columns: dict[str, Any] = {name: pd.Series(values) for name, values in rows.columns.items()}
-    frame = pd.DataFrame({**columns, "$label": rows.y, "$id": pd.Series(rows.ids, dtype=object)})
+    frame = pd.DataFrame({**columns, "$y": rows.y, "$id": pd.Series(rows.ids, dtype=object)})
     rules: list[str] = []
 
     def rule(says: str, check: Any) -> Any:
@@ -33,46 +44,49 @@ def check(rows: Rows, snapshot: Snapshot, recipe: Recipe) -> list[str]:
         if asked is not None and asked.between is not None:
             low, high = asked.between
             checks.append(
-                rule(f"validity: {name} lies between {low:g} and {high:g}", lambda s, a=low, b=high: s.between(a, b))
+                rule(SAYS["between"].format(name=name, low=low, high=high), lambda s, a=low, b=high: s.between(a, b))
             )
         if asked is not None and asked.values is not None:
             known = list(asked.values)
-            checks.append(rule(f"validity: {name} is one of {', '.join(known)}", lambda s, v=known: s.isin(v)))
+            says = SAYS["values"].format(name=name, values=", ".join(known))
+            checks.append(rule(says, lambda s, v=known: s.isin(v)))
         described[name] = pa.Column(float if kind == "numeric" else None, checks, nullable=True)
     whole = []
     for name, asked in contract.columns.items():
         if asked.max_missing is not None:
-            says = f"completeness: at most {asked.max_missing:.1%} of {name} is missing"
+            says = SAYS["missing"].format(name=name, most=asked.max_missing)
             whole.append(rule(says, lambda f, n=name, m=asked.max_missing: bool(f[n].isna().mean() <= m)))
     if contract.rows is not None:
         low_n, high_n = contract.rows
-        whole.append(rule(f"completeness: between {low_n:,} and {high_n:,} rows", lambda f: low_n <= len(f) <= high_n))
+        whole.append(rule(SAYS["rows"].format(low=low_n, high=high_n), lambda f: low_n <= len(f) <= high_n))
     if contract.positive_share is not None:
         low, high = contract.positive_share
-        says = f"accuracy: between {low:.1%} and {high:.1%} of the labels are positive"
-        whole.append(rule(says, lambda f: bool(low <= f["$label"].mean() <= high)))
+        says = SAYS["positive"].format(low=low, high=high)
+        whole.append(rule(says, lambda f, a=low, b=high: bool(a <= f["$y"].mean() <= b)))
     if contract.max_age is not None:
         age_s = snapshot.log_end_s - snapshot.to_s
-        says = f"timeliness: the newest row is at most {contract.max_age:g} s older than the log's end"
+        says = SAYS["age"].format(most=contract.max_age)
         whole.append(rule(says, lambda _: age_s <= contract.max_age))
-    described["$label"] = pa.Column(rows.y.dtype, [rule("accuracy: a label is 0 or 1", lambda s: s.isin([0, 1]))])
+    described["$y"] = pa.Column(rows.y.dtype, [rule(SAYS["label"], lambda s: s.isin([0, 1]))])
     described["$id"] = pa.Column(None, unique=contract.unique_ids)
     if contract.unique_ids:
-        rules.append("consistency: no id stands twice")
+        rules.append(SAYS["unique"])
     try:
         pa.DataFrameSchema(described, checks=whole).validate(frame, lazy=True)
     except SchemaErrors as error:
-        raise ContractError("the contract is broken: " + "; ".join(_breaches(error.failure_cases))) from error
+        broken = _breaches(error.failure_cases)
+        said = "; ".join(broken.values()) or "a column has another type than the recipe says"
+        raise ContractError(f"the contract is broken: {said}", tuple(broken)) from error
     return rules
 
 
-def _breaches(cases: Any) -> list[str]:
-    """A sentence for each rule that is broken: the rule, how many rows, the first of them."""
-    said = []
+def _breaches(cases: Any) -> dict[str, str]:
+    """By rule that is broken a sentence: the rule, how many rows, the first of them."""
+    said = {}
     for (column, check), found in cases.groupby(["column", "check"], dropna=False, sort=False):
         rows = [int(i) for i in found["index"].dropna().unique()]
-        rule = "consistency: no id stands twice" if column == "$id" else str(check)
+        rule = SAYS["unique"] if column == "$id" else str(check)
         values = ", ".join(str(v) for v in found["failure_case"].dropna().unique()[:MOST_ROWS])
         where = f" fails in {len(rows):,} rows (rows {', '.join(map(str, rows[:MOST_ROWS]))}; values {values})"
-        said.append(rule + (where if rows else " does not hold"))
-    return said or ["a column has another type than the recipe says"]
+        said[rule] = rule + (where if rows else " does not hold")
+    return said

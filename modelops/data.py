@@ -94,10 +94,13 @@ class Warehouse:
         path = self.folder / "snapshots" / f"{name}.parquet"
         with _database() as database:
             self._events(database, inputs, recipe)
-            report = _build(database, statements, parameters)
-            made = _checked(report, recipe, selection, Snapshot(name, str(path), 0, 0, 0.0, 0.0, 0.0, ""))
-            if not path.exists():
-                _write(database, "SELECT * FROM snapshot", path)
+            for table, statement in (("joined", statements[0]), ("windows", statements[1])):
+                _execute(database, f"CREATE TEMP TABLE {table} AS {statement}", parameters)
+            empty = Snapshot(name, str(path), 0, 0, 0.0, 0.0, 0.0, "")
+            if path.exists():
+                return _checked(database, path, recipe, selection, empty)
+            with _written(database, statements[2], path, parameters) as beside:
+                made = _checked(database, beside, recipe, selection, empty)
         return made
 
     def live_scores(self, files: Sequence[Path], recipe: Data, selection: Selection) -> dict[str, np.ndarray]:
@@ -117,13 +120,11 @@ class Warehouse:
         return {str(version): pairs[versions == version] for version in np.unique(versions)}
 
     def _inputs(self, files: Sequence[Path]) -> Iterator[Chunk]:
-        for file in files:
-            if not file.exists():
-                continue  # nothing was logged yet: that is too few rows, not an error
-            if file.suffix in TABULAR:
-                yield from _whole(file)
+        for part in (part for file in files for part in _parts(file)):
+            if part.suffix in TABULAR:
+                yield from _whole(part)
             else:
-                yield from chunks(file, self._chunk_bytes)
+                yield from chunks(part, self._chunk_bytes)
 
     def _events(self, database: duckdb.DuckDBPyConnection, inputs: Sequence[Chunk], recipe: Data) -> None:
         """Makes the view `events`: typed columns, whichever way they come to be typed."""
@@ -133,7 +134,7 @@ class Warehouse:
         source = f"read_parquet({data_sql.paths([str(path) for path in made])})"
         query = f"SELECT * FROM {source}" if recipe.order == "etl" else data_sql.typed(source, recipe.features)
         with _data_errors():
-            database.execute(f"CREATE TEMP TABLE events AS {query}")
+            database.execute(f"CREATE TEMP VIEW events AS {query}")
 
     def _chunk(self, database: duckdb.DuckDBPyConnection, chunk: Chunk, recipe: Data) -> Path:
         """A chunk as Parquet: typed (etl) or raw (elt), made where it is not there."""
@@ -182,21 +183,13 @@ def read_rows(path: Path, features: Mapping[str, Kind]) -> Rows:
     )
 
 
-def _build(
-    database: duckdb.DuckDBPyConnection, statements: Sequence[str], parameters: Mapping[str, Any]
-) -> tuple[Any, ...]:
-    """Makes the tables joined, windows and snapshot; the counts of REPORT."""
-    with _data_errors():
-        for table, statement in zip(("joined", "windows", "snapshot"), statements, strict=True):
-            used = {name: value for name, value in parameters.items() if f"${name}" in statement}
-            database.execute(f"CREATE TEMP TABLE {table} AS {statement}", used)
-        row = database.execute(data_sql.REPORT).fetchone()
-    return row or ()
-
-
-def _checked(report: tuple[Any, ...], recipe: Data, selection: Selection, named: Snapshot) -> Snapshot:
+def _checked(
+    database: duckdb.DuckDBPyConnection, path: Path, recipe: Data, selection: Selection, named: Snapshot
+) -> Snapshot:
     """The snapshot with its counts. Raises TooFewLabels, whose text says what there is and what is needed."""
-    predicted, labelled, windows, complete, n, positive, from_s, to_s, log_end_s = report
+    with _data_errors():
+        report = database.execute(data_sql.REPORT.format(source=data_sql.text(str(path)))).fetchone()
+    predicted, labelled, windows, complete, n, positive, from_s, to_s, log_end_s = report or ()
     after = f" after {rfc3339(selection.since_s)}" if selection.since_s > 0 else ""
     said = (
         f"{n:,} labelled rows of complete windows{after}, {positive:,} of the positive class; of {predicted:,} "
@@ -213,21 +206,47 @@ def _checked(report: tuple[Any, ...], recipe: Data, selection: Selection, named:
 
 
 def _table(database: duckdb.DuckDBPyConnection, path: Path, features: Mapping[str, Kind]) -> str:
-    """A table's rows as raw events; without id or time, rows are numbered."""
+    """A table's rows as raw events: events with a column `features`, rows with a column a feature, or labels.
+
+    Without id or time, rows are numbered: a table to begin with, which has its labels.
+    """
     source = f"{TABULAR[path.suffix]}({data_sql.text(str(path))})"
     with _data_errors():
-        names = [row[0] for row in database.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
-    lacking = [name for name in (*features, "label") if name not in names]
-    if lacking:
-        raise DataError(f"{path}: must have the columns {', '.join(lacking)}; it has {', '.join(names)}.")
-    pairs = ", ".join(f"{data_sql.text(name)}, {data_sql.quoted(name)}" for name in features)
-    number = "row_number() OVER ()"
-    prediction = "to_json(prediction)" if "prediction" in names else "NULL::JSON"
+        kinds = {row[0]: row[1] for row in database.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+    known = {name: data_sql.quoted(name) for name in kinds}
+    is_log, number = {"id", "time"} <= known.keys(), "row_number() OVER ()"
+    if is_log and "features" in known and "features" not in features:
+        values = "features::JSON" if kinds["features"] in ("VARCHAR", "JSON") else "to_json(features)"
+    elif is_log and "label" in known and not known.keys() & features.keys():
+        values = "NULL::JSON"
+    else:
+        needed = (*features,) if is_log else (*features, "label")
+        lacking = [name for name in needed if name not in known]
+        if lacking:
+            raise DataError(f"{path}: must have the columns {', '.join(lacking)}; it has {', '.join(known)}.")
+        pairs = ", ".join(f"{data_sql.text(name)}, {known[name]}" for name in features)
+        values = f"json_object({pairs})"
+
+    def column(name: str, kind: str, otherwise: str | None = None) -> str:
+        if name in known and name not in features:
+            return f"to_json({name}) AS {name}" if kind == "JSON" else f"{name}::{kind} AS {name}"
+        return f"to_json({otherwise}) AS {name}" if otherwise else f"NULL::{kind} AS {name}"
+
     return (
-        f"SELECT to_json({'id' if 'id' in names else number}) AS id, to_json({'time' if 'time' in names else number})"
-        f" AS time, NULL::VARCHAR AS model, NULL::VARCHAR AS version, json_object({pairs}) AS features,"
-        f" {prediction} AS prediction, to_json(label) AS label FROM {source}"
+        f"SELECT {column('id', 'JSON', number)}, {column('time', 'JSON', number)}, {column('model', 'VARCHAR')},"
+        f" {column('version', 'VARCHAR')}, {values} AS features, {column('prediction', 'JSON')},"
+        f" {column('label', 'JSON')} FROM {source}"
     )
+
+
+def _parts(file: Path) -> list[Path]:
+    """A file; of a folder its logs in the order of their names."""
+    if not file.is_dir():
+        return [file] if file.exists() else []  # nothing was logged yet: that is too few rows, not an error
+    found = sorted(part for part in file.iterdir() if part.suffix in (".jsonl", *TABULAR) and part.name[0] != ".")
+    if not found:
+        raise DataError(f"{file}: must hold Parquet, CSV or JSONL files; it holds none.")
+    return found
 
 
 def _whole(path: Path) -> Iterator[Chunk]:
@@ -244,14 +263,32 @@ def _whole(path: Path) -> Iterator[Chunk]:
 
 def _write(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     """A query's rows as a Parquet file, whole or not at all."""
+    with _written(database, query, path, {}):
+        pass
+
+
+@contextmanager
+def _written(
+    database: duckdb.DuckDBPyConnection, query: str, path: Path, parameters: Mapping[str, Any]
+) -> Iterator[Path]:
+    """A query's rows as a Parquet file beside its place, where it is brought unless something is raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with _data_errors():
-            database.execute(f"COPY ({query}) TO {data_sql.text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
+        _execute(database, f"COPY ({query}) TO {data_sql.text(str(beside))} (FORMAT parquet)", parameters)
+        yield beside
         beside.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}. Free space there.") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _execute(database: duckdb.DuckDBPyConnection, statement: str, parameters: Mapping[str, Any]) -> None:
+    """A statement with those of the parameters that it names."""
+    used = {name: value for name, value in parameters.items() if f"${name}" in statement}
+    with _data_errors():
+        database.execute(statement, used)
 
 
 @contextmanager

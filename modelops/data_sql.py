@@ -101,10 +101,11 @@ ORDER BY "$time", "$id"
 
 REPORT = """
 SELECT (SELECT count(*) FROM joined), (SELECT count("$label") FROM joined), (SELECT count(*) FROM windows),
-       (SELECT count(*) FROM windows WHERE is_complete), (SELECT count(*) FROM snapshot),
-       (SELECT coalesce(sum("$y"), 0) FROM snapshot), (SELECT min("$time") FROM snapshot),
-       (SELECT max("$time") FROM snapshot), (SELECT max("$time") FROM joined)
+       (SELECT count(*) FROM windows WHERE is_complete), count(*), coalesce(sum("$y"), 0), min("$time"), max("$time"),
+       (SELECT max("$time") FROM joined)
+FROM read_parquet({source})
 """
+"""What a snapshot's file holds, and what it was chosen from."""
 
 LIVE_SCORES = (
     """

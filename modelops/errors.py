@@ -30,7 +30,11 @@ class TooFewLabels(DataError):
 
 
 class ContractError(DataError):
-    """The rows break the contract; the text is the report."""
+    """The rows break the contract; the text is the report, `broken` the rules."""
+
+    def __init__(self, message: str, broken: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.broken = broken
 
 
 class TrainingError(ModelopsError):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from modelops.errors import DataError
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 512 << 10  # what is over at a log's end is converted again each time: on average half of it
 MOST_LINE_BYTES = 16 << 20
 
 

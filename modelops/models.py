@@ -1,4 +1,4 @@
-"""Models: fit, predict and how rows become numbers. scikit-learn is imported when a model is made or loaded.
+"""Models: fit, predict and how rows become numbers. Their libraries are imported when a model is made or loaded.
 
 A model predicts the probability of the positive class. `shift` moves its log odds: that is all a recalibration changes.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from modelops import recipe
 from modelops.errors import TrainingError
+from modelops.estimators import library as libraries
 from modelops.recipe import Kind
 
 DIGITS = 6
@@ -26,6 +27,11 @@ class Encoding(msgspec.Struct, frozen=True):
 
     kinds: dict[str, Kind]
     categories: dict[str, tuple[str, ...]]
+
+    @property
+    def categorical(self) -> list[bool]:
+        """Which columns of the matrix hold codes of categories."""
+        return [kind == "categorical" for kind in self.kinds.values()]
 
     def columns(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """The matrix (n, features) of columns; a category that training did not see is missing."""
@@ -59,7 +65,7 @@ class Encoding(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Model:
-    """An estimator of scikit-learn, the encoding of its rows, and a shift of its log odds."""
+    """A library's estimator, the encoding of its rows, and a shift of its log odds."""
 
     estimator: Any
     encoding: Encoding
@@ -68,7 +74,7 @@ class Model:
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         """Probabilities of the positive class, (n,), of DIGITS digits."""
-        raw = np.asarray(self.estimator.predict_proba(matrix)[:, 1], float)
+        raw = libraries.of(self.kind).predict(self.estimator, matrix)
         if self.shift != 0.0:
             odds = np.clip(raw, 1e-12, 1 - 1e-12)
             raw = np.asarray(1 / (1 + np.exp(-(np.log(odds / (1 - odds)) + self.shift))))
@@ -88,57 +94,44 @@ def category_text(value: object) -> str:
     return str(value)
 
 
-def encoding_of(columns: Mapping[str, np.ndarray], kinds: Mapping[str, Kind]) -> Encoding:
-    """The encoding that rows teach: the most frequent categories of each feature."""
+def encoding_of(
+    columns: Mapping[str, np.ndarray], kinds: Mapping[str, Kind], known: Encoding | None = None
+) -> Encoding:
+    """The encoding that rows teach: the most frequent categories of each feature, after those that are known."""
     categories = {}
     for name, kind in kinds.items():
         if kind == "categorical":
+            old = () if known is None else known.categories[name]
             seen, counts = np.unique([v for v in columns[name] if v is not None], return_counts=True)
-            order = np.lexsort((seen, -counts))[:MOST_CATEGORIES]
-            categories[name] = tuple(str(v) for v in seen[order])
+            new = [str(seen[i]) for i in np.lexsort((seen, -counts)) if str(seen[i]) not in old]
+            categories[name] = (*old, *new)[:MOST_CATEGORIES]
     return Encoding(dict(kinds), categories)
 
 
-def fit(chosen: recipe.Model, encoding: Encoding, columns: Mapping[str, np.ndarray], y: np.ndarray) -> Model:
-    """Fits the recipe's model. Raises TrainingError where the rows or parameters allow none."""
+def fit(
+    chosen: recipe.Model,
+    encoding: Encoding,
+    columns: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    champion: Model | None = None,
+) -> Model:
+    """Fits the recipe's model, going on from the champion's where one is given. Raises TrainingError."""
     if len(np.unique(y)) < 2:
         raise TrainingError(f"labels must be of both classes; all {len(y)} rows to train on are of class {y[:1]}.")
     matrix = encoding.columns(columns)
+    library = libraries.of(chosen.kind)
     try:
-        estimator = make_estimator(chosen, encoding).fit(matrix, y)
+        estimator = library.fit(
+            chosen, encoding.categorical, matrix, y, None if champion is None else champion.estimator
+        )
     except (TypeError, ValueError) as error:
         raise TrainingError(f"`model` must be one that can be fitted: {' '.join(str(error).split())}") from error
     made = Model(estimator, encoding, chosen.kind)
     if not np.isfinite(made.predict(matrix)).all():
-        raise TrainingError("the model predicts what is no number; check the features for infinities.")
-    return made
-
-
-def make_estimator(chosen: recipe.Model, encoding: Encoding) -> Any:
-    """The unfitted estimator."""
-    categorical = [j for j, kind in enumerate(encoding.kinds.values()) if kind == "categorical"]
-    numeric = [j for j, kind in enumerate(encoding.kinds.values()) if kind == "numeric"]
-    if chosen.kind == "hist_gradient_boosting":
-        from sklearn.ensemble import HistGradientBoostingClassifier
-
-        return HistGradientBoostingClassifier(
-            **{"early_stopping": False, "max_iter": 100, "learning_rate": 0.1, "min_samples_leaf": 20}
-            | {"categorical_features": categorical or None, "random_state": chosen.seed}
-            | chosen.parameters
+        raise TrainingError(
+            "the model predicts what is no number; look for infinities in the features, or lower `learning_rate`."
         )
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    parts = []
-    if numeric:
-        parts.append(("numeric", make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), numeric))
-    if categorical:
-        parts.append(("categorical", OneHotEncoder(handle_unknown="ignore"), categorical))
-    settings: dict[str, Any] = {"max_iter": 1000, "random_state": chosen.seed} | chosen.parameters
-    return make_pipeline(ColumnTransformer(parts), LogisticRegression(**settings))
+    return made
 
 
 def recalibrate(model: Model, columns: Mapping[str, np.ndarray], y: np.ndarray) -> Model:

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from modelops import settings
 from modelops.settings import Duration, Section
 
 Kind = Literal["numeric", "categorical"]
-ModelKind = Literal["hist_gradient_boosting", "logistic"]
+ModelKind = Literal[
+    "hist_gradient_boosting", "lightgbm", "logistic", "river_alma", "river_logistic", "river_perceptron"
+]
+UNSAFE_KINDS = ("river_gaussian_nb", "river_passive_aggressive")  # skops cannot keep them
+Retraining = Literal["full", "incremental", "transfer"]
 Strategy = Literal["recreate", "blue_green", "canary", "shadow"]
 
 
@@ -67,16 +72,61 @@ class Contract(Section):
 class Model(Section):
     """The model that is fitted."""
 
-    kind: ModelKind = Field(default="hist_gradient_boosting", description="hist_gradient_boosting or logistic.")
+    kind: ModelKind = Field(
+        default="hist_gradient_boosting",
+        description="hist_gradient_boosting, lightgbm or logistic; river_* learn row by row.",
+    )
     parameters: dict[str, int | float | str | bool | None] = Field(
-        default={}, description="Parameters of the scikit-learn estimator."
+        default={}, description="Parameters of the library's estimator."
     )
     seed: int = Field(default=0, ge=0, description="Everything random comes from it.")
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _is_kept_without_pickle(cls, kind: object) -> object:
+        if kind in UNSAFE_KINDS:
+            raise ValueError(
+                f"`kind` must be a model that is kept without pickle; got {kind!r}, which skops cannot read back. "
+                "Choose river_logistic."
+            )
+        return kind
+
+
+class Dimension(Section):
+    """The values that a search may give a parameter: a range, or a list."""
+
+    between: tuple[int, int] | tuple[float, float] | None = Field(
+        default=None, description="Smallest and largest; of two whole numbers only whole ones are tried."
+    )
+    log: bool = Field(default=False, description="Whether ratios count, as of a learning rate.")
+    values: tuple[int | float | str | bool | None, ...] | None = Field(default=None, description="The values.")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.between is None) == (not self.values):
+            raise ValueError("must be given by one of `between` and `values`.")
+        if self.between is not None and not (0 if self.log else -math.inf) < self.between[0] < self.between[1]:
+            raise ValueError(f"`between` must rise, from above 0 with `log`; got {list(self.between)}.")
+        return self
+
+
+class Search(Section):
+    """A search for the model's parameters, on the newest of the rows that are trained on; never on the hold-out."""
+
+    space: dict[str, Dimension] = Field(min_length=1, description="The parameters and what they may be.")
+    trials: int = Field(default=30, ge=1, description="Most trials.")
+    budget: Duration = Field(default=120.0, description="No trial begins after so long.")
+    validation: float = Field(default=0.25, gt=0, lt=0.9, description="Share of the rows that trials are judged on.")
+
 
 class Training(Section):
-    """The limits of the subprocess that trains."""
+    """How much is learnt anew, and the limits of the subprocess that trains."""
 
+    retraining: Retraining = Field(
+        default="full",
+        description="full: from nothing; transfer: all rows, from the champion on; incremental: only those that it has "
+        "not learnt.",
+    )
     hold_out: float = Field(default=0.3, gt=0, lt=0.9, description="Share of the newest rows that the gate judges on.")
     deadline: Duration = Field(default=600.0, description="Longer is ended and counts as failed.")
     memory_mib: int = Field(default=4096, ge=256, description="More address space ends in a MemoryError.")
@@ -147,6 +197,7 @@ class Recipe(Section):
     data: Data
     contract: Contract = Contract()
     model: Model = Model()
+    search: Search | None = Field(default=None, description="A search for the model's parameters; none by default.")
     training: Training = Training()
     gate: Gate = Gate()
     rollout: Rollout = Rollout()
@@ -161,9 +212,37 @@ class Recipe(Section):
             for name in names:
                 if name not in known:
                     raise ValueError(f"`{place}` must name features; got {name!r}. There are {', '.join(known)}.")
+        for name, rule in self.contract.columns.items():
+            kind = self.data.features[name]
+            if (rule.between if kind == "categorical" else rule.values) is not None:
+                word = "values" if kind == "categorical" else "between"
+                raise ValueError(f"`contract.columns.{name}` must be judged by `{word}`: {name!r} is {kind}.")
         for name in self.gate.segments:
             if self.data.features[name] != "categorical":
                 raise ValueError(f"`gate.segments` must name categorical features; {name!r} is numeric.")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> Self:
+        kind, how, search = self.model.kind, self.training.retraining, self.search
+        if kind == "logistic" and how == "incremental":
+            raise ValueError(
+                "`training.retraining: incremental` must have a model that keeps what it learnt; logistic is fitted to "
+                "the rows that it is given. Choose river_logistic or lightgbm, or `transfer`."
+            )
+        if search is None:
+            return self
+        if kind.startswith("river_") and how != "full":
+            raise ValueError(
+                f"`search` must be left out where {kind} goes on from the champion: it keeps its parameters."
+            )
+        if twice := sorted(search.space.keys() & self.model.parameters.keys()):
+            raise ValueError(f"`search.space` and `model.parameters` must differ; both name {', '.join(twice)}.")
+        if search.budget >= self.training.deadline:
+            raise ValueError(
+                f"`search.budget` must be less than `training.deadline`, {self.training.deadline:g} s; got "
+                f"{search.budget:g} s. What is over is needed for the fit."
+            )
         return self
 
     @property

@@ -17,7 +17,8 @@ Alias = Literal["champion", "challenger", "previous"]
 
 class Version(msgspec.Struct, frozen=True):
     """A version and where it comes from. `n_train`: the snapshot's first rows, on which it was fitted; the others are
-    its hold-out. `version` 0 before it is registered."""
+    its hold-out. `version` 0 before it is registered. `how`: full, incremental, transfer or recalibration;
+    `learnt_to_s`: the event time up to which it has learnt; `parameters`: those that a search chose."""
 
     model: str
     job: str
@@ -35,6 +36,9 @@ class Version(msgspec.Struct, frozen=True):
     profile_hash: str
     metrics: dict[str, float]
     parent: int | None = None
+    how: str = "full"
+    learnt_to_s: float | None = None
+    parameters: dict[str, int | float | str | bool | None] = {}
     version: int = 0
 
 

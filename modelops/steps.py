@@ -6,26 +6,27 @@ A step that has a result is not done again, so a killed process goes on where it
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from modelops import artifact, contract, train
+from modelops import artifact, contract, data_sql, lineage, train
 from modelops import gate as gates
 from modelops.bootstrap import roc_auc, value
 from modelops.config import Config, ModelEntry
 from modelops.data import Rows, Selection, Snapshot, Warehouse, read_rows
 from modelops.errors import DataError
 from modelops.job import STEPS, Job
+from modelops.lineage import Lineage
 from modelops.models import Model
 from modelops.prediction_log import steady
 from modelops.profile import build_profile
 from modelops.recipe import Recipe
 from modelops.registry import Registry, Version
-from modelops.train import Trained
+from modelops.train import Learnt, Trained
 
 Result = TypeVar("Result", bound=msgspec.Struct)
 Progress = Callable[[str, float], None]
@@ -70,6 +71,7 @@ class Work:
         self._sources = sources
         self._progress = progress
         self._champion = registry.alias(job.model, "champion")
+        self._lineage = Lineage(job, self.folder, config.state.folder / lineage.FILE)
 
     def run(self) -> Version:
         """All steps that have no result yet; the registered version. Raises ModelopsError."""
@@ -88,11 +90,16 @@ class Work:
         warehouse = Warehouse(self._config.state.folder)
         labels = () if self._entry.labels is None else (self._entry.labels,)
 
-        def made() -> Snapshot:
+        def make() -> Snapshot:
+            sql = data_sql.labelled(self.recipe.data.features)
             with steady(self._entry.predictions) as logs:
-                return warehouse.snapshot(self._sources or (*logs, *labels), self.recipe.data, chosen)
+                files = self._sources or (*self._entry.history, *logs, *labels)
+                with self._lineage.run("snapshot", [lineage.Dataset(file) for file in files], sql=sql) as written:
+                    made = warehouse.snapshot(files, self.recipe.data, chosen)
+                    written.append(self._dataset(made))
+            return made
 
-        return self._kept("snapshot", Snapshot, made)
+        return self._kept("snapshot", Snapshot, make)
 
     def contract(self) -> Agreed:
         """The rules that the rows keep."""
@@ -104,17 +111,14 @@ class Work:
         """The challenger, as an artifact."""
 
         def fit() -> Trained:
-            began_s = time.monotonic()
-            champion = self._model(self._champion) if self.job.action == "recalibrate" else None
-            rows = self._rows()
-            model, n_train = train.train(rows, self.recipe, champion=champion)
-            metrics = train.hold_out_metrics(model, rows, n_train)
-            folder = self._config.state.folder / "artifacts" / self.job.model / self.job.id
-            beside = folder.with_name(f".{self.job.id}.{os.getpid()}")
-            sha256 = artifact.save(model, beside)
-            shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it noted the result
-            beside.rename(folder)
-            return Trained(str(folder), sha256, n_train, time.monotonic() - began_s, metrics)
+            read = [self._dataset(self.snapshot(), self.contract().rules)]
+            if self._champion is not None:
+                parent = self._registry.get(self.job.model, self._champion)
+                read.append(lineage.Dataset(Path(parent.artifact), parent.sha256))
+            with self._lineage.run("training", read) as written:
+                made = self._fit()
+                written.append(lineage.Dataset(Path(made.artifact), made.sha256))
+            return made
 
         return self._kept("train", Trained, fit)
 
@@ -167,10 +171,56 @@ class Work:
                     profile_hash=profiled.hash,
                     metrics=trained.metrics | judged,
                     parent=self._champion,
+                    how=trained.how,
+                    learnt_to_s=trained.learnt_to_s,
+                    parameters=trained.parameters,
                 )
             )
 
         return self._kept("register", Version, keep)
+
+    def _fit(self) -> Trained:
+        began_s = time.monotonic()
+        rows = self._rows()
+        learnt = self._learn(rows)
+        metrics = train.hold_out_metrics(learnt.model, rows, learnt.n_train) | learnt.metrics
+        folder = self._config.state.folder / "artifacts" / self.job.model / self.job.id
+        beside = folder.with_name(f".{self.job.id}.{os.getpid()}")
+        sha256 = artifact.save(learnt.model, beside)
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it noted the result
+        beside.rename(folder)
+        return Trained(
+            artifact=str(folder),
+            sha256=sha256,
+            n_train=learnt.n_train,
+            seconds=time.monotonic() - began_s,
+            metrics=metrics,
+            how=learnt.how,
+            learnt_to_s=learnt.learnt_to_s,
+            parameters=learnt.parameters,
+        )
+
+    def _dataset(self, snapshot: Snapshot, rules: Sequence[str] = ()) -> lineage.Dataset:
+        """A snapshot as lineage names it."""
+        columns = {**self.recipe.data.features, "$y": "label", "$time": "event time", "$id": "id"}
+        return lineage.Dataset(Path(snapshot.path), snapshot.id, snapshot.n_rows, columns, rules)
+
+    def _learn(self, rows: Rows) -> Learnt:
+        champion = None
+        if self.job.action == "recalibrate" or (self._champion and self.recipe.training.retraining != "full"):
+            learnt_to_s = (
+                None if self._champion is None else self._registry.get(self.job.model, self._champion).learnt_to_s
+            )
+            champion = train.Champion(self._model(self._champion), learnt_to_s)
+            if self.job.action == "recalibrate":
+                return train.recalibrate(rows, self.recipe, champion)
+        return train.train(
+            rows,
+            self.recipe,
+            champion=champion,
+            folder=self.folder,
+            progress=lambda share: self._progress("train", share),
+        )
 
     def _judge(self) -> gates.Verdict:
         trained, rows = self.train(), self._rows()

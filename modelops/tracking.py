@@ -73,8 +73,10 @@ def _version(client: Any, version: Version) -> None:
     run = client.create_run(identity, tags=tags)
     for name, value in version.metrics.items():
         client.log_metric(run.info.run_id, METRIC.sub("_", name), value)
-    for name in ("recipe", "kind", "snapshot", "n_rows", "n_train"):
+    for name in ("recipe", "kind", "how", "snapshot", "n_rows", "n_train"):
         client.log_param(run.info.run_id, name, getattr(version, name))
+    for name, chosen in version.parameters.items():
+        client.log_param(run.info.run_id, METRIC.sub("_", f"search.{name}"), chosen)
     client.set_terminated(run.info.run_id)
     client.create_model_version(
         version.model,

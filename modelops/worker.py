@@ -27,6 +27,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 OUTCOME = "outcome.json"
+NO_MEMORY = "`training.memory_mib` is too little for this snapshot: the process ran out of memory. Raise it."
 
 
 def work(config: Config, job_id: str, progress: Progress) -> Outcome:
@@ -71,11 +72,19 @@ def _work(config: Config, job_id: str, progress: Progress) -> Outcome:
     except ModelopsError as error:
         return Outcome("failed", str(error))
     except MemoryError:
-        return Outcome(
-            "failed", "`training.memory_mib` is too little for this snapshot: the process ran out of memory."
-        )
+        return Outcome("failed", NO_MEMORY)
+    except (ImportError, SystemError):  # what a library makes of it that cannot be loaded any more
+        if not _is_full():
+            raise
+        return Outcome("failed", NO_MEMORY)
     finally:
         database.close()
+
+
+def _is_full() -> bool:
+    """Whether the process has nearly used up its address space."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return resource.getrlimit(resource.RLIMIT_AS)[0] - pages * resource.getpagesize() < 64 << 20
 
 
 def kept_recipe(config: Config, model: str, folder: Path) -> Recipe:

@@ -24,6 +24,12 @@ def test_equal_recipes_have_equal_hashes_however_they_are_written(tmp_path: Path
     assert short.hash == long.hash != other.hash
 
 
+def test_a_number_with_an_exponent_is_no_text(tmp_path: Path) -> None:
+    text = "data: {features: {age: numeric}}\nmodel: {parameters: {a: 1e-3, b: 2E+5, c: 1.5e3, d: e3, e: 1e}}\n"
+    found = recipe.load(written(tmp_path, text)).model.parameters
+    assert found == {"a": 0.001, "b": 200_000.0, "c": 1500.0, "d": "e3", "e": "1e"}
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [

@@ -1,7 +1,10 @@
 """Snapshots: which rows they hold, how they are named, what they cost the second time."""
 
+import contextlib
 import json
 import math
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,7 @@ def test_too_few_rows_are_a_report_and_no_guess(tmp_path: Path) -> None:
     answers = write(tmp_path / "l.jsonl", one_class)
     with pytest.raises(TooFewLabels, match="min_of_class"):
         warehouse.snapshot([log, answers], recipe(), chosen)
-    assert not (tmp_path / "w" / "snapshots").exists()
+    assert list((tmp_path / "w").glob("snapshots/*")) == []
 
 
 def test_values_are_read_as_driftwatch_reads_them(tmp_path: Path) -> None:
@@ -200,22 +203,63 @@ def test_a_first_model_is_trained_from_a_table(tmp_path: Path, suffix: str) -> N
         Warehouse(tmp_path / "w").snapshot([table], wrong, Selection("credit", 0.0, must_be_complete=False))
 
 
-def test_a_full_disk_leaves_no_half_of_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shape", ["features", "text", "flat"])
+def test_parquet_logs_in_a_folder_give_the_rows_of_jsonl(tmp_path: Path, shape: str) -> None:
+    import duckdb
+
     log = write(tmp_path / "p.jsonl", predictions(450))
     answers = write(tmp_path / "l.jsonl", labels(450))
-    warehouse, chosen = Warehouse(tmp_path / "w"), Selection("credit", START_S)
+    chosen = Selection("credit", START_S + 100)
+    expected = Warehouse(tmp_path / "w").snapshot([log, answers], recipe(), chosen)
+    values = {"features": "features", "text": "features::JSON::VARCHAR AS features", "flat": "features.*"}[shape]
+    (tmp_path / "log").mkdir()
+    for part in range(3):
+        rows = f"SELECT id, to_timestamp(time) AS time, model, version, {values}, prediction FROM '{log}'"
+        where = f"WHERE time >= {START_S + 150 * part} AND time < {START_S + 150 * (part + 1)}"
+        duckdb.sql(f"COPY ({rows} {where}) TO '{tmp_path}/log/{part}.parquet'")
+    duckdb.sql(f"COPY (SELECT * FROM '{answers}') TO '{tmp_path}/labels.parquet'")
+    (tmp_path / "log" / ".3.parquet").write_bytes(b"half a file, still being written")
+    found = Warehouse(tmp_path / "w2").snapshot([tmp_path / "log", tmp_path / "labels.parquet"], recipe(), chosen)
+    assert (found.n_rows, found.from_s, found.to_s, found.report) == (
+        300,
+        expected.from_s,
+        expected.to_s,
+        expected.report,
+    )
+    one, other = (read_rows(Path(snapshot.path), recipe().features) for snapshot in (expected, found))
+    assert one.ids.tolist() == other.ids.tolist()
+    assert one.columns["age"].tolist() == other.columns["age"].tolist()
+    assert one.columns["region"].tolist() == other.columns["region"].tolist()
+    assert one.y.tolist() == other.y.tolist()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="must hold Parquet, CSV or JSONL files"):
+        Warehouse(tmp_path / "w2").snapshot([tmp_path / "none"], recipe(), chosen)
+
+
+@contextlib.contextmanager
+def full_disk(n_bytes: int) -> Iterator[None]:
+    """No file can grow beyond a size: a write in the middle of it fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_no_half_of_a_snapshot_and_the_next_try_makes_it(tmp_path: Path) -> None:
+    log = write(tmp_path / "p.jsonl", predictions(9000))
+    answers = write(tmp_path / "l.jsonl", labels(9000))
+    warehouse, chosen = Warehouse(tmp_path / "w", chunk_bytes=200_000), Selection("credit", START_S)
+    with full_disk(50_000), pytest.raises(DataError, match=r"(cannot be written|written: ).*"):
+        warehouse.snapshot([log, answers], recipe(), chosen)  # while a chunk is converted
     whole = warehouse.snapshot([log, answers], recipe(), chosen)
+    size = Path(whole.path).stat().st_size
     Path(whole.path).unlink()
-    written = data_module._write
-
-    def full(database: Any, query: str, path: Path) -> None:
-        written(database, query.replace("snapshot", "snapshot, (SELECT error('No space left on device'))"), path)
-
-    monkeypatch.setattr(data_module, "_write", full)
-    with pytest.raises(DataError, match="No space left"):
+    with full_disk(size // 2), pytest.raises(DataError, match=r"cannot be read or written.*"):
         warehouse.snapshot([log, answers], recipe(), chosen)
     assert list((tmp_path / "w" / "snapshots").iterdir()) == []
-    monkeypatch.undo()
+    assert not [path for path in (tmp_path / "w" / "chunks").iterdir() if path.suffix != ".parquet"]
     assert warehouse.snapshot([log, answers], recipe(), chosen) == whole
 
 

@@ -1,0 +1,1 @@
+"""Estimators: one library a file, each with the same functions (`library.Library`)."""
