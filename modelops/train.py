@@ -12,6 +12,8 @@ from modelops.errors import TrainingError
 from modelops.models import Model
 from modelops.recipe import Recipe
 
+FOLDS = 5  # of cross-fitting: fewer make models that are worse than the one they stand for
+
 
 class Trained(msgspec.Struct, frozen=True):
     """What training leaves. `artifact` is a folder, `sha256` its hash; `predictions` were made on unseen rows."""
@@ -39,17 +41,26 @@ def train(rows: Rows, recipe: Recipe, *, champion: Model | None = None) -> tuple
     return models.fit(recipe.model, encoding, old.columns, old.y), n_train
 
 
-def unseen_predictions(model: Model, rows: Rows, n_train: int) -> np.ndarray:
-    """Predictions for all rows, (n,), distributed as the model's are on rows that it has not seen.
+def unseen_predictions(model: Model, rows: Rows, n_fitted: int, recipe: Recipe) -> np.ndarray:
+    """Predictions for all rows, (n,), as the model's are on rows that it has not seen: beside labels, too.
 
-    On its own training rows a model is too sure, and a profile of that would differ from every window. So a fitted row
-    takes, in the order of the model's predictions, a value that the model gave a held-out row. Values of other models
-    (cross-fitting) will not do: trees give few distinct values, each model its own, and cells are counted by value.
+    On the rows that it was fitted on a model is too sure, and too often right: a profile of that would differ from
+    every window. So each of these rows is predicted by a model of the recipe that was fitted without it (cross-fitting)
+    and takes, in the order of those predictions, a value that the model itself gave a held-out row: trees give few
+    distinct values, each model its own, and cells are counted by value.
     """
     found = model.score(rows.columns)
-    held = np.sort(found[n_train:])
-    ranks = np.argsort(np.argsort(found[:n_train], kind="stable"), kind="stable")
-    found[:n_train] = held[ranks * len(held) // max(n_train, 1)]
+    if not n_fitted:
+        return found
+    fitted, fold = rows.part(slice(0, n_fitted)), np.arange(n_fitted) % FOLDS
+    crossed = np.empty(n_fitted)
+    for k in range(FOLDS):
+        kept = {name: values[fold != k] for name, values in fitted.columns.items()}
+        left_out = {name: values[fold == k] for name, values in fitted.columns.items()}
+        crossed[fold == k] = models.fit(recipe.model, model.encoding, kept, fitted.y[fold != k]).score(left_out)
+    held = np.sort(found[n_fitted:])
+    ranks = np.argsort(np.argsort(crossed, kind="stable"), kind="stable")
+    found[:n_fitted] = held[ranks * len(held) // n_fitted]
     return found
 
 
