@@ -47,6 +47,11 @@ class JobQueue:
         return receipt
 
     def _receive(self, alarm: Alarm, limits: Limits, now_s: float) -> Receipt:
+        corrected = policy.correction(alarm)
+        if corrected is not None:
+            for job in self._of_model(alarm.model):
+                if job.is_active and job.version == alarm.version:
+                    self._write(advance(job, corrected, now_s))
         if alarm.transition == "opened":
             job = policy.decide(
                 alarm, self._of_model(alarm.model), limits, champion=self._champion(alarm.model), now_s=now_s

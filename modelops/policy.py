@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from modelops.alarm import Alarm
-from modelops.job import Action, Job
+from modelops.job import Action, Corrected, Job
 
 DAY_S = 86_400.0
 ACTIONS: dict[str, Action] = {"covariate": "retrain", "concept": "retrain", "prior": "recalibrate"}
@@ -57,10 +57,8 @@ def decide(alarm: Alarm, jobs: Sequence[Job], limits: Limits, *, champion: str |
 
 def reason_against(alarm: Alarm, champion: str | None) -> str:
     """Why an alarm starts no job; empty where it does."""
-    if "data_quality" in (alarm.kind, alarm.alarm_class) or alarm.suggestion == "fix_the_pipeline":
-        return (
-            "data quality: the pipeline that fills the features must be repaired; a model trained on it would learn it."
-        )
+    if why_not := data_quality(alarm):
+        return why_not
     if alarm.kind not in ACTIONS:
         return f"kind {alarm.kind!r} is unknown; known are {', '.join(ACTIONS)} and data_quality."
     if champion is None:
@@ -68,6 +66,27 @@ def reason_against(alarm: Alarm, champion: str | None) -> str:
     if alarm.version != champion:
         return f"version {alarm.version} is not the champion; version {champion} is."
     return ""
+
+
+def data_quality(alarm: Alarm) -> str:
+    """Why nothing is trained on a fault of the pipeline; empty where it is none."""
+    if "data_quality" in (alarm.kind, alarm.alarm_class) or alarm.suggestion == "fix_the_pipeline":
+        return (
+            "data quality: the pipeline that fills the features must be repaired; a model trained on it would learn it."
+        )
+    return ""
+
+
+def correction(alarm: Alarm) -> Corrected | None:
+    """What an alarm says of a job of its model that is at work; None where nothing: only labels correct a kind.
+
+    They do in an alarm of class performance, and where they change one that is open (`updated`).
+    """
+    if alarm.transition != "updated" and (alarm.transition, alarm.alarm_class) != ("opened", "performance"):
+        return None
+    if why_not := data_quality(alarm):
+        return Corrected(alarm.kind, None, why_not)
+    return Corrected(alarm.kind, ACTIONS[alarm.kind], "") if alarm.kind in ACTIONS else None
 
 
 def _recorded(job: Job, reason: str, now_s: float) -> Job:

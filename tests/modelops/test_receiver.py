@@ -217,6 +217,17 @@ def test_an_alarm_during_a_job_of_its_model_is_recorded_with_that_job(desk: Desk
     assert first in desk.queue.get(second.job or "").reason
 
 
+def test_labels_correct_the_kind_of_the_job_that_is_at_work(desk: Desk) -> None:
+    job = desk.send(start=at(0), kind="prior").job or ""
+    desk.send(start=at(1), alarm="bbbb", kind="covariate")  # without labels: no better than what was said before
+    assert (desk.queue.get(job).kind, desk.queue.get(job).action) == ("prior", "recalibrate")
+    desk.send(start=at(1), alarm="cccc", kind="concept", alarm_class="performance")
+    assert (desk.queue.get(job).kind, desk.queue.get(job).action) == ("concept", "retrain")
+    desk.send(start=at(0), kind="data_quality", transition="updated")
+    assert desk.queue.get(job).state == "recorded"
+    assert "pipeline" in desk.queue.get(job).reason
+
+
 def test_after_a_job_the_next_waits_for_the_cool_down(tmp_path: Path) -> None:
     desk = Desk(tmp_path, cooldown_s=1000)
     first = desk.send(start=at(0)).job or ""
