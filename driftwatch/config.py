@@ -104,7 +104,7 @@ class Window(Section):
     )
     lateness: Duration = Field(
         default=30.0,
-        description="How far an event may lag behind the stream's clock and still count; beside `count` of labels only.",
+        description="How far an event may lag behind the stream's clock and still count; beside `count`: a label.",
     )
     min_records: int = Field(default=200, ge=1, description="A window with fewer events is `undetermined`.")
 

@@ -304,3 +304,10 @@ def test_a_jobs_lease_is_one_owners_until_it_is_over(desk: Desk) -> None:
     assert not desk.queue.renew(taken.id, "a", lease_s=30, now_s=NOW_S + 60)
     desk.queue.release(taken.id, "b")
     assert desk.queue.take("a", lease_s=30, now_s=NOW_S + 60) == msgspec.structs.replace(taken)
+
+
+def test_a_service_that_begins_need_not_wait_for_the_lease_of_a_dead_one(desk: Desk) -> None:
+    desk.send()
+    taken = desk.queue.take("dead", lease_s=30, now_s=NOW_S)
+    desk.queue.forget_leases()
+    assert desk.queue.take("new", lease_s=30, now_s=NOW_S) == taken
