@@ -16,10 +16,10 @@ from demo.processes import Children
 from demo.story import ENDED, Story
 from demo.traffic import Answered, Traffic, ask
 
-CALM = 6  # windows that are judged ok on their labels before anything changes
+CALM = 8  # windows that are judged ok on their labels before anything changes
 AFTER_ROWS = 4000  # that the promoted version must have answered before it is judged
 PATIENCE_S = 240.0  # for each phase, on a machine that has much else to do
-LOOK_S = 0.1
+LOOK_S = 0.2
 AT_ONCE = 100  # rows in a request to the model that stayed
 ATTEMPTS = 3  # of a command that was killed
 
@@ -33,7 +33,7 @@ class Loop:
 
     def __init__(self, folder: Path, seed: int, say: Callable[[str], None]) -> None:
         self.folder, self.seed, self.say = folder, seed, say
-        self._story, self._read = Story(), 0
+        self._story, self._read, self._first = Story(), 0, ""
         self._places = settings.write(folder, seed=seed)
         self._children = Children(folder, lambda line: say(f"restart     {line}"))
         self._traffic: Traffic | None = None
@@ -176,7 +176,7 @@ class Loop:
         whole = data[: data.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
-            with contextlib.suppress(ValueError):  # half a line, of a process that was killed in it
+            with contextlib.suppress(ValueError):  # half a line, of a process that was killed within it
                 yield json.loads(line)
 
     def _until(self, what: str, is_there: Callable[[], bool]) -> None:

@@ -43,15 +43,19 @@ class Child:
         return tail(self._folder / f"{self.name}.log")
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # In a session of its own, so that Ctrl-C reaches us alone and we end it in order.
-        with (
-            (self._folder / f"{self.name}.log").open("ab") as log,
-            (self._folder / f"{self.name}.out").open("ab") as out,
-        ):
+        out = self._folder / f"{self.name}.out"
+        with out.open("ab") as said, (self._folder / f"{self.name}.log").open("ab") as log:
+            if said.tell() and not out.read_bytes().endswith(b"\n"):
+                said.write(b"\n")  # the one before was killed within a line
+                said.flush()
+            # In a session of its own, so that Ctrl-C reaches us alone and we end it in order.
             return subprocess.Popen(
-                [sys.executable, "-m", *self._command], stdin=subprocess.DEVNULL, stdout=out, stderr=log,
+                [sys.executable, "-m", *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     def _keep(self) -> None:
         while not self._stopping.is_set():

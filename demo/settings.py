@@ -14,8 +14,8 @@ import yaml
 from demo.stream import FEATURES, applications
 
 REFERENCE_ROWS = 4000
-WINDOW = 400  # rows of a window of driftwatch
-LABELLED = 200  # fewer labelled rows of a window are not judged
+WINDOW = 300  # rows of a window of driftwatch
+LABELLED = 150  # fewer labelled rows of a window are not judged
 STEPS = (0.1, 0.5)
 OBSERVE_S, WATCH_S = 3, 5
 OBSERVATION_S = len(STEPS) * OBSERVE_S + WATCH_S  # how long a challenger is looked at before it is kept
