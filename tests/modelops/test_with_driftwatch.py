@@ -105,7 +105,7 @@ def test_drift_ends_in_a_promoted_version_whose_windows_are_ok_on_their_labels_t
 
         def superseded() -> bool:
             alarms = [(d["window"]["version"], alarm) for d in decided() for alarm in d["alarms"]]
-            over = {alarm["id"] for _, alarm in alarms if alarm["reason"] == "superseded"}
+            over = {alarm["id"] for _, alarm in alarms if alarm.get("reason") == "superseded"}
             return over == {alarm["id"] for version, alarm in alarms if version == "1"}
 
         wait_for(superseded, lambda: [(d["window"], d["verdict"], d["revision"], d["alarms"]) for d in decided()])
