@@ -41,6 +41,7 @@ RECIPE: dict[str, Any] = {
         "kind": "hist_gradient_boosting",
         "parameters": {"max_iter": 60, "learning_rate": 0.08, "max_leaf_nodes": 8},
     },
+    "training": {"hold_out": 0.25},
     "gate": {"segments": ["channel"]},
     "rollout": {
         "strategy": "canary",

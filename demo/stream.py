@@ -25,7 +25,7 @@ INCOME_FACTOR = 0.85  # of before, in the recession
 MORE_BY_PHONE = 0.1  # of all who come, in the recession
 
 OF_DEBT, OF_ACCOUNTS = 1.9, 0.2  # what a standard deviation adds to the log odds of a default, before
-OF_DEBT_AFTER, OF_ACCOUNTS_AFTER = 0.8, 1.7
+OF_DEBT_AFTER, OF_ACCOUNTS_AFTER = 0.8, 1.8
 
 
 @dataclass(frozen=True, slots=True)
