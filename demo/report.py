@@ -56,8 +56,8 @@ def result(
         }
         for v in sorted(models.get("versions", []), key=lambda v: v["version"])
     ]
-    job = story.job
-    jobs = [] if job is None else [{k: job[k] for k in ("id", "alarm_id", "kind", "state", "reason", "new_version")}]
+    told = ("id", "alarm_id", "kind", "state", "reason", "new_version")
+    jobs = [{name: job[name] for name in told} for job in story.jobs.values()]
     return {
         "metric": "roc_auc",
         "performance": {k: None if v is None else round(v, 4) for k, v in figures.items()},

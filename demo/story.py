@@ -40,15 +40,21 @@ class Story:
     alarms: dict[str, Alarm] = field(default_factory=dict)
     moments: dict[str, float] = field(default_factory=dict)
     performance: dict[tuple[str, str], Json] = field(default_factory=dict)
-    job: Json | None = None
+    jobs: dict[str, Json] = field(default_factory=dict)  # the first one is that of the change
     judged_on_labels: dict[str, list[str]] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)
     _shown: tuple[str, str, float] = ("", "", 0.0)  # the last window that was told: version, verdict, when
 
     @property
     def resolved(self) -> bool:
-        """Whether alarms opened, and all of them are resolved."""
-        return bool(self.alarms) and all(alarm.resolved_s is not None for alarm in self.alarms.values())
+        """Whether all alarms of the version that the change struck are resolved."""
+        struck = [] if self.job is None else [a for a in self.alarms.values() if a.version == self.job["version"]]
+        return bool(struck) and all(alarm.resolved_s is not None for alarm in struck)
+
+    @property
+    def job(self) -> Json | None:
+        """The job that the change started; an alarm of another time may have its own."""
+        return next(iter(self.jobs.values()), None)
 
     def decided(self, decision: Json, now_s: float) -> Iterator[str]:
         """A decision of driftwatch."""
@@ -78,7 +84,7 @@ class Story:
             known.resolved_s, known.reason = now_s, said.get("reason")
             yield f"driftwatch  alarm {said['id']} RESOLVED{': ' + known.reason if known.reason else ''}"
             if self.resolved:
-                self.moments["resolved"] = now_s
+                self.moments.setdefault("resolved", now_s)
 
     def worked(self, jobs: Sequence[Json], rollouts: Sequence[Json], now_s: float) -> Iterator[str]:
         """The jobs and rollouts of modelops, newest first."""
@@ -88,7 +94,7 @@ class Story:
                     job["id"], f"modelops    no job of its own for alarm {job['alarm_id']}: {job['reason']}"
                 )
                 continue
-            self.job = job
+            self.jobs[job["id"]] = job
             yield from self._job(job, now_s)
         for rollout in reversed(rollouts):
             for i, line in enumerate(rollout["log"]):
@@ -97,18 +103,23 @@ class Story:
                 self.moments.setdefault(rollout["phase"], now_s)
 
     def _job(self, job: Json, now_s: float) -> Iterator[str]:
-        state = job["state"]
+        if job is self.job:
+            self._reached(job, now_s)
+        what = f"{job['state']} {', '.join(job['done']) if job['state'] == 'running' else job['reason']}".strip()
+        yield from self._new(job["id"], f"modelops    job {job['id']}, {job['kind']}: {what}", what)
+
+    def _reached(self, job: Json, now_s: float) -> None:
+        """Notes which moments the job of the change has reached."""
+        state, was = job["state"], self._said.get(job["id"], "")
         if job["alarm_id"] in self.alarms:
             self.moments.setdefault("alarm", self.alarms[job["alarm_id"]].opened_s)
         self.moments.setdefault("job", job["created_s"])
-        if state == "running" and "registered" not in self.moments and self._said.get(job["id"], "")[:7] != "running":
+        if state == "running" and "registered" not in self.moments and not was.startswith("running"):
             self.moments["training"] = now_s
         if state == "rolling_out":
             self.moments.setdefault("registered", now_s)
         if state in ENDED:
             self.moments.setdefault(state, job["finished_s"])
-        what = f"{state} {', '.join(job['done']) if state == 'running' else job['reason']}".strip()
-        yield from self._new(job["id"], f"modelops    job {job['id']}, {job['kind']}: {what}", what)
 
     def _new(self, key: str, line: str, what: str = "said") -> Iterator[str]:
         if self._said.get(key) != what:

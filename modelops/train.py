@@ -12,6 +12,7 @@ from modelops.errors import TrainingError
 from modelops.models import Model
 from modelops.recipe import Recipe
 
+TOO_SURE = 0.01  # p-value under which predictions of fitted rows are not those of held-out ones: a window finds less
 FOLDS = 5  # of cross-fitting: fewer make models that are worse than the one they stand for
 
 
@@ -44,11 +45,14 @@ def train(rows: Rows, recipe: Recipe, *, champion: Model | None = None) -> tuple
 def unseen_predictions(model: Model, rows: Rows, n_fitted: int, recipe: Recipe) -> np.ndarray:
     """Predictions for all rows, (n,), as the model's are on rows that it has not seen: beside labels, too.
 
-    On the rows that it was fitted on a model is too sure, and too often right: a profile of that would differ from
-    every window. So each of these rows is predicted by a model of the recipe that was fitted without it (cross-fitting)
-    and takes, in the order of those predictions, a value that the model itself gave a held-out row: trees give few
-    distinct values, each model its own, and cells are counted by value.
+    Rows that it was fitted on are too often right: beside that every window's loss would be drift. So each of them is
+    predicted by a model of the recipe that was fitted without it (cross-fitting), and takes, in the order of those
+    predictions, a value of the model itself: trees give few distinct values, each model its own, and cells are counted
+    by value. The values are those of the fitted rows, or, where the model is too sure of those, of the held-out ones;
+    they are fewer, so the profile is then as uncertain as so few rows make it.
     """
+    from scipy.stats import ks_2samp  # which takes a while, and only training needs it
+
     found = model.score(rows.columns)
     if not n_fitted:
         return found
@@ -58,9 +62,10 @@ def unseen_predictions(model: Model, rows: Rows, n_fitted: int, recipe: Recipe) 
         kept = {name: values[fold != k] for name, values in fitted.columns.items()}
         left_out = {name: values[fold == k] for name, values in fitted.columns.items()}
         crossed[fold == k] = models.fit(recipe.model, model.encoding, kept, fitted.y[fold != k]).score(left_out)
-    held = np.sort(found[n_fitted:])
+    is_too_sure = ks_2samp(found[:n_fitted], found[n_fitted:]).pvalue < TOO_SURE
+    values = np.sort(found[n_fitted:] if is_too_sure else found[:n_fitted])
     ranks = np.argsort(np.argsort(crossed, kind="stable"), kind="stable")
-    found[:n_fitted] = held[ranks * len(held) // n_fitted]
+    found[:n_fitted] = values[ranks * len(values) // n_fitted]
     return found
 
 

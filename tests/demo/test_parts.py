@@ -94,7 +94,7 @@ def decision(transition: str, alarm: str = "a", version: str = "1", **more: Any)
 
 def job(state: str, **more: Any) -> dict[str, Any]:
     made = {"id": "j", "alarm_id": "a", "kind": "concept", "state": state, "reason": "", "done": [], "created_s": 11.0}
-    return made | {"finished_s": None, "new_version": None} | more
+    return made | {"finished_s": None, "new_version": None, "version": "1"} | more
 
 
 def rollout(phase: str, *log: str) -> dict[str, Any]:
@@ -130,6 +130,20 @@ def test_a_loop_that_closed_has_all_its_moments() -> None:
         "watching": 5, "resolving": 3,
     }  # fmt: skip
     assert story.between("alarm", "promoted") == 27
+
+
+def test_an_alarm_of_the_new_version_is_another_story() -> None:
+    story = Story()
+    list(story.decided(decision("opened"), 10.0))
+    list(story.worked([job("promoted", finished_s=37.0)], [], 37.0))
+    list(story.decided(decision("resolved", reason="superseded"), 40.0))
+    list(story.decided(decision("opened", alarm="b", version="2"), 41.0))
+    list(story.worked([job("running", id="k", alarm_id="b", version="2"), job("promoted", finished_s=37.0)], [], 42.0))
+    assert story.resolved
+    assert story.job is not None
+    assert story.job["id"] == "j"
+    assert [*story.jobs] == ["j", "k"]
+    assert (story.moments["promoted"], story.moments["resolved"]) == (37.0, 40.0)
 
 
 def test_what_a_restarted_sidecar_says_again_changes_nothing() -> None:

@@ -163,6 +163,11 @@ def test_a_profiles_predictions_are_distributed_as_on_unseen_rows() -> None:
     assert in_sample > held + 0.1  # it has learnt the labels by heart
     assert crossed == pytest.approx(held, abs=0.04)
     assert (train.unseen_predictions(model, rows, 0, described) == own).all()
+    stiff = recipes.Model(parameters={"max_iter": 10, "max_leaf_nodes": 4})
+    model = models.fit(stiff, models.encoding_of(columns, KINDS), old.columns, old.y)
+    found, own = train.unseen_predictions(model, rows, 2000, described), model.score(columns)
+    assert (np.sort(found[:2000]) == np.sort(own[:2000])).all()  # it is no surer of the rows that it has seen
+    assert (found[:2000] != own[:2000]).any()
 
 
 def test_a_profile_holds_predictions_against_labels_as_on_unseen_rows() -> None:
