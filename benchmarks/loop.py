@@ -114,7 +114,8 @@ def page(found: Sequence[Run]) -> list[str]:
         f"`make demo` with {len(found)} seeds: **{closed} of {len(found)}** closed the loop; the median run has "
         f"**{np.median(back):.0%}** of the lost AUC back; from the alarm's opening to the promoted champion, without "
         f"the {settings.OBSERVATION_S} s for which a challenger is observed, p95 is **{p95:.0f} s**; "
-        f"{failed:,} of {sent:,} requests failed.",
+        f"{failed:,} of {sent:,} requests failed. Seconds are those of a machine with nothing else to do; at the end "
+        f"its load was {os.getloadavg()[2]:.0f}, of which the demo is about 2.",
         "Medians of the AUC. Nightly retraining is a model of the same recipe, fitted the night after the change on "
         f"the {DAY_ROWS:,} rows of that day, of which half are from before it; until that night it loses what the "
         "model that stays loses.",
