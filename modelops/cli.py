@@ -232,6 +232,7 @@ def registry_mirror(options: argparse.Namespace) -> int:
     """`modelops registry mirror`."""
     from modelops import config, tracking
 
+    os.nice(10)  # nobody waits for it, and what it imports takes seconds
     settings = config.load(options.config)
     with state(settings) as database:
         count = tracking.mirror(database, settings.database, settings.mlflow_uri)

@@ -183,6 +183,20 @@ def read_rows(path: Path, features: Mapping[str, Kind]) -> Rows:
     )
 
 
+def read_classes(path: Path, positive: str | int | bool) -> tuple[str, str]:
+    """(the other class, the positive one) of a snapshot's labels, as texts. Raises DataError where there are more."""
+    with _database() as database, _data_errors():
+        source = f"read_parquet({data_sql.text(str(path))})"
+        query = f'SELECT DISTINCT "$label" FROM {source} WHERE "$y" = 0 ORDER BY "$label" LIMIT 5'
+        others = [row[0] for row in database.execute(query).fetchall()]
+    if len(others) != 1:
+        raise DataError(
+            f"labels must be of two classes for a profile with labels; beside {label_text(positive)!r} there are "
+            f"{', '.join(map(repr, others))}. Set `profile.label` to null."
+        )
+    return others[0], label_text(positive)
+
+
 def _checked(
     database: duckdb.DuckDBPyConnection, path: Path, recipe: Data, selection: Selection, named: Snapshot
 ) -> Snapshot:

@@ -90,7 +90,7 @@ def labelled(features: Mapping[str, Kind]) -> str:
     names = ", ".join(quoted(name) for name in features)
     return f"""
 SELECT * FROM (
-    SELECT "$id", "$time", "$version", "$prediction", {names},
+    SELECT "$id", "$time", "$version", "$prediction", {names}, "$label",
            {IS_POSITIVE.format(label='"$label"')}::INTEGER AS "$y"
     FROM joined JOIN windows USING ("$window")
     WHERE is_complete AND "$label" IS NOT NULL

@@ -106,7 +106,15 @@ class AlarmResolved(msgspec.Struct, frozen=True):
     reason: str
 
 
-Happening = Taken | Done | LabelsMissing | Rejected | Crashed | Registered | RolloutEnded | AlarmResolved
+class Corrected(msgspec.Struct, frozen=True):
+    """Labels showed which kind of drift it is, and what is to be done about it; None: nothing, for `reason`."""
+
+    kind: str
+    action: Action | None
+    reason: str
+
+
+Happening = Corrected | Taken | Done | LabelsMissing | Rejected | Crashed | Registered | RolloutEnded | AlarmResolved
 
 
 def advance(job: Job, happening: Happening, now_s: float) -> Job:
@@ -136,6 +144,14 @@ def advance(job: Job, happening: Happening, now_s: float) -> Job:
             return _with(job, state="rolling_out", new_version=version, reason=report)
         case RolloutEnded(promoted, report), "rolling_out":
             return _end(job, "promoted" if promoted else "rolled_back", report, now_s)
+        case Corrected(kind, None, reason), "queued" | "waiting_for_labels":
+            said = f"the alarm changed from {job.kind} to {kind}: {reason}"
+            return _end(_with(job, kind=kind), "recorded", said, now_s)
+        case Corrected(kind, action, _), "queued" | "waiting_for_labels" | "running" if action is not None:
+            # What is trained already stays; the gate judges it by the kind, where it has not done so yet.
+            return _with(job, kind=kind, action=job.action if "train" in job.done else action)
+        case Corrected(), _:
+            return job
         case AlarmResolved(reason), "queued" | "waiting_for_labels":
             return _end(job, "recorded", f"the alarm resolved before there was anything to train on{reason}.", now_s)
         case AlarmResolved(reason), "recorded" if job.covered_by is not None:

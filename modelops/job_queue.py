@@ -53,6 +53,12 @@ class JobQueue:
         if is_over is not None:
             return Receipt(None, f"{alarm.transition}: the alarm had resolved before", is_new=True)
         champion = self._champion(alarm.model)
+        corrected = policy.correction(alarm)
+        if corrected is not None:
+            for job in self._of_model(alarm.model):
+                is_its_own = job.alarm_id == alarm.alarm_id
+                if job.is_active and job.version == alarm.version and (is_its_own or corrected.action is not None):
+                    self._write(advance(job, corrected, now_s))
         if alarm.transition == "opened":
             job = policy.decide(alarm, self._of_model(alarm.model), limits, champion=champion, now_s=now_s)
             self._insert(job)
@@ -108,6 +114,11 @@ class JobQueue:
                 "UPDATE jobs SET lease_until_s = ? WHERE id = ? AND owner = ?", (now_s + lease_s, job_id, owner)
             )
             return done.rowcount == 1
+
+    def forget_leases(self) -> None:
+        """Frees every job: who has the state file to itself, as a service that begins, need not wait for a dead one."""
+        with state_errors(self._path), transaction(self._database):
+            self._database.execute("UPDATE jobs SET owner = NULL, lease_until_s = NULL")
 
     def release(self, job_id: str, owner: str) -> None:
         """Gives a lease back."""

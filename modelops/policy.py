@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from modelops.alarm import Alarm
-from modelops.job import Action, Job
+from modelops.job import Action, Corrected, Job
 
 DAY_S = 86_400.0
 ACTIONS: dict[str, Action] = {"covariate": "retrain", "concept": "retrain", "prior": "recalibrate"}
@@ -50,19 +50,18 @@ def decide(alarm: Alarm, jobs: Sequence[Job], limits: Limits, *, champion: str |
 
 
 def update(job: Job, alarm: Alarm, others: Sequence[Job], limits: Limits, *, champion: str | None, now_s: float) -> Job:
-    """The job of an alarm whose kind or evidence changed. One that runs goes on: its gate judges what it makes.
+    """The job of an alarm whose kind or evidence changed, where none is at work (those are told a `correction`).
 
-    One that waits takes the new kind, or is recorded where nothing is to be trained; one that was recorded for its kind
-    is decided anew.
+    One that was recorded for its kind is decided anew; one that another covers takes the new kind.
     """
-    if job.state in ("running", "rolling_out") or (not job.is_active and job.state != "recorded"):
+    if job.state != "recorded":
         return job
     why_not = reason_against(alarm, champion)
     if why_not:
         said = f"the alarm changed from {job.kind} to {alarm.kind}: {why_not}"
         changed = msgspec.structs.replace(job, kind=alarm.kind, covered_by=None)
-        return job if job.kind == alarm.kind and not job.is_active else _recorded(changed, said, now_s)
-    if job.is_active or job.covered_by is not None:
+        return job if job.kind == alarm.kind else _recorded(changed, said, now_s)
+    if job.covered_by is not None:
         return msgspec.structs.replace(job, kind=alarm.kind, action=ACTIONS[alarm.kind])
     if job.kind == alarm.kind:
         return job
@@ -99,10 +98,8 @@ def revive(jobs: Sequence[Job], limits: Limits, *, champion: str | None, now_s: 
 
 def reason_against(alarm: Alarm, champion: str | None) -> str:
     """Why an alarm starts no job; empty where it does."""
-    if "data_quality" in (alarm.kind, alarm.alarm_class) or alarm.suggestion == "fix_the_pipeline":
-        return (
-            "data quality: the pipeline that fills the features must be repaired; a model trained on it would learn it."
-        )
+    if why_not := data_quality(alarm):
+        return why_not
     if alarm.kind not in ACTIONS:
         return f"kind {alarm.kind!r} is unknown; known are {', '.join(ACTIONS)} and data_quality."
     if champion is None:
@@ -122,6 +119,27 @@ def _queued(job: Job, jobs: Sequence[Job], limits: Limits, now_s: float) -> Job:
         due_s = max(due_s, began[-limits.max_per_day] + DAY_S)
     reason = "" if due_s == now_s else f"waits {due_s - now_s:.0f} s: the cool-down, or the jobs of a day, ask for it."
     return msgspec.structs.replace(job, due_s=due_s, reason=reason)
+
+
+def data_quality(alarm: Alarm) -> str:
+    """Why nothing is trained on a fault of the pipeline; empty where it is none."""
+    if "data_quality" in (alarm.kind, alarm.alarm_class) or alarm.suggestion == "fix_the_pipeline":
+        return (
+            "data quality: the pipeline that fills the features must be repaired; a model trained on it would learn it."
+        )
+    return ""
+
+
+def correction(alarm: Alarm) -> Corrected | None:
+    """What an alarm says of a job of its model that is at work; None where nothing: only labels correct a kind.
+
+    They do in an alarm of class performance, and where they change one that is open (`updated`).
+    """
+    if alarm.transition != "updated" and (alarm.transition, alarm.alarm_class) != ("opened", "performance"):
+        return None
+    if why_not := data_quality(alarm):
+        return Corrected(alarm.kind, None, why_not)
+    return Corrected(alarm.kind, ACTIONS[alarm.kind], "") if alarm.kind in ACTIONS else None
 
 
 def _recorded(job: Job, reason: str, now_s: float) -> Job:

@@ -188,7 +188,18 @@ class Profile(Section):
     prediction: str | None = Field(
         default="score", description="The prediction's feature name in driftwatch; null leaves it out."
     )
+    label: str | None = Field(
+        default="label",
+        description="The label's name in driftwatch, `events.label.name`, which judges performance by it; null leaves "
+        "it out, for a driftwatch without labels.",
+    )
     mmd_rows: int = Field(default=1000, ge=0, description="Rows that driftwatch's MMD samples.")
+
+    @model_validator(mode="after")
+    def _label_has_a_prediction(self) -> Self:
+        if self.label is not None and self.prediction in (None, self.label):
+            raise ValueError(f"`label` must stand beside a `prediction` of another name; got {self.prediction!r}.")
+        return self
 
 
 class Recipe(Section):
@@ -206,8 +217,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         known = set(self.data.features)
-        if self.profile.prediction in known:
-            raise ValueError(f"`profile.prediction` must differ from the features; got {self.profile.prediction!r}.")
+        for name in ("prediction", "label"):
+            if getattr(self.profile, name) in known:
+                got = getattr(self.profile, name)
+                raise ValueError(f"`profile.{name}` must differ from the features; got {got!r}.")
         for place, names in (("contract.columns", self.contract.columns), ("gate.segments", self.gate.segments)):
             for name in names:
                 if name not in known:

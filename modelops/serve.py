@@ -52,6 +52,7 @@ async def serve(config: Config, config_path: Path) -> None:
         Rollouts(database, config.database),
     )
     queue, registry, rollouts = parts
+    queue.forget_leases()
     metrics = ServiceMetrics()
     router = Router(metrics)
     servers = Servers(database, config.database, config_path, config.state.folder / "servers")

@@ -17,7 +17,7 @@ from modelops import artifact, contract, data_sql, lineage, train
 from modelops import gate as gates
 from modelops.bootstrap import roc_auc, value
 from modelops.config import Config, ModelEntry
-from modelops.data import Rows, Selection, Snapshot, Warehouse, read_rows
+from modelops.data import Rows, Selection, Snapshot, Warehouse, read_classes, read_rows
 from modelops.errors import DataError
 from modelops.job import STEPS, Job
 from modelops.lineage import Lineage
@@ -132,13 +132,18 @@ class Work:
         def build() -> Profiled:
             trained, rows = self.train(), self._rows()
             model = artifact.load(Path(trained.artifact), trained.sha256)
+            settings, version = self.recipe.profile, self._registry.next_version(self.job.model, self.job.id)
+            classes = None
+            if settings.label is not None:
+                classes = read_classes(Path(self.snapshot().path), self.recipe.data.label.positive)
+            is_fitted = self.job.action == "retrain"  # a recalibration has seen none of the rows
             made = build_profile(
                 rows,
                 self.recipe.data.features,
-                train.unseen_predictions(model, rows, trained.n_train),
-                self.recipe.profile,
-                model=self.job.model,
-                version=str(self._registry.next_version(self.job.model, self.job.id)),
+                train.unseen_predictions(model, rows, trained.n_train if is_fitted else 0, self.recipe),
+                settings,
+                about={"model": self.job.model, "version": str(version)},
+                classes=classes,
                 progress=lambda share: self._progress("profile", share),
             )
             path = Path(trained.artifact) / "reference.profile"

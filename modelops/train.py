@@ -15,6 +15,9 @@ from modelops.recipe import Recipe
 from modelops.search import Parameters, Progress
 from modelops.times import rfc3339
 
+TOO_SURE = 0.01  # p-value under which predictions of fitted rows are not those of held-out ones: a window finds less
+FOLDS = 5  # of cross-fitting: fewer make models that are worse than the one they stand for
+
 
 class Trained(msgspec.Struct, frozen=True):
     """What training leaves. `artifact` is a folder, `sha256` its hash; `n_train`: the snapshot's rows before the
@@ -129,17 +132,30 @@ def _unlearnt(rows: Rows, champion: Champion, recipe: Recipe) -> Rows:
     return new
 
 
-def unseen_predictions(model: Model, rows: Rows, n_train: int) -> np.ndarray:
-    """Predictions for all rows, (n,), distributed as the model's are on rows that it has not seen.
+def unseen_predictions(model: Model, rows: Rows, n_fitted: int, recipe: Recipe) -> np.ndarray:
+    """Predictions for all rows, (n,), as the model's are on rows that it has not seen: beside labels, too.
 
-    On its own training rows a model is too sure, and a profile of that would differ from every window. So a fitted row
-    takes, in the order of the model's predictions, a value that the model gave a held-out row. Values of other models
-    (cross-fitting) will not do: trees give few distinct values, each model its own, and cells are counted by value.
+    Rows that it was fitted on are too often right: beside that every window's loss would be drift. So each of them is
+    predicted by a model of the recipe that was fitted without it (cross-fitting), and takes, in the order of those
+    predictions, a value of the model itself: trees give few distinct values, each model its own, and cells are counted
+    by value. The values are those of the fitted rows, or, where the model is too sure of those, of the held-out ones;
+    they are fewer, so the profile is then as uncertain as so few rows make it.
     """
+    from scipy.stats import ks_2samp  # which takes a while, and only training needs it
+
     found = model.score(rows.columns)
-    held = np.sort(found[n_train:])
-    ranks = np.argsort(np.argsort(found[:n_train], kind="stable"), kind="stable")
-    found[:n_train] = held[ranks * len(held) // max(n_train, 1)]
+    if not n_fitted:
+        return found
+    fitted, fold = rows.part(slice(0, n_fitted)), np.arange(n_fitted) % FOLDS
+    crossed = np.empty(n_fitted)
+    for k in range(FOLDS):
+        kept = {name: values[fold != k] for name, values in fitted.columns.items()}
+        left_out = {name: values[fold == k] for name, values in fitted.columns.items()}
+        crossed[fold == k] = models.fit(recipe.model, model.encoding, kept, fitted.y[fold != k]).score(left_out)
+    is_too_sure = ks_2samp(found[:n_fitted], found[n_fitted:]).pvalue < TOO_SURE
+    values = np.sort(found[n_fitted:] if is_too_sure else found[:n_fitted])
+    ranks = np.argsort(np.argsort(crossed, kind="stable"), kind="stable")
+    found[:n_fitted] = values[ranks * len(values) // n_fitted]
     return found
 
 

@@ -50,7 +50,8 @@ def work(config: Config, job_id: str, progress: Progress) -> Outcome:
 def _work(config: Config, job_id: str, progress: Progress) -> Outcome:
     database = connect(config.database)
     try:
-        job = JobQueue(database, config.database).get(job_id)
+        queue = JobQueue(database, config.database)
+        job = queue.get(job_id)
         recipe = kept_recipe(config, job.model, job_folder(config, job_id))
         limit = recipe.training.memory_mib << 20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -58,6 +59,7 @@ def _work(config: Config, job_id: str, progress: Progress) -> Outcome:
         steps.snapshot()
         steps.contract()
         steps.train()
+        steps.job = msgspec.structs.replace(job, kind=queue.get(job_id).kind)  # labels may have spoken meanwhile
         verdict = steps.gate()
         if not verdict.is_better:
             return Outcome("rejected", verdict.report)

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = [name for name in ("detectors", "driftwatch", "modelops") if (ROOT / name).is_dir()]
+PACKAGES = [name for name in ("detectors", "driftwatch", "modelops", "demo") if (ROOT / name).is_dir()]
 FILES = sorted(path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 EVERYTHING = sorted(
     path.relative_to(ROOT)
@@ -16,8 +16,8 @@ EVERYTHING = sorted(
     if path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".tpl"}
 )
 SPEAKS = {Path("driftwatch", name) for name in ("cli.py", "listing.py", "demo.py", "check.py")}
-SPEAKS.add(Path("modelops/cli.py"))
-ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli", "modelops.__main__", "modelops.cli"}
+SPEAKS |= {Path("modelops/cli.py"), Path("demo/__main__.py")}
+ENTRY_POINTS = {"driftwatch.__main__", "driftwatch.cli", "modelops.__main__", "modelops.cli", "demo.__main__"}
 FOR_USERS = {  # a library's part: only its users import it
     "driftwatch.sources.memory",
     "detectors.evaluate",

@@ -160,6 +160,8 @@ WRONG = [
     ("window/slide", "2m", "window.slide: must divide `length` into 1 to 1000 equal parts; got 2m with 5m."),
     ("window/slide", "10m", "window.slide: must divide `length` into 1 to 1000 equal parts; got 10m with 5m."),
     ("window/slide", "0.1s", "window.slide: must divide `length` into 1 to 1000 equal parts; got 0.1s with 5m."),
+    ("window", {"count": 1000, "slide": "1s"}, "window.slide: must be left out beside `count`: such a window "
+     "has no clock."),
     ("window", {"count": 1000, "lateness": "1s"}, "window.lateness: must be left out beside `count`: such a window "
      "has no clock."),
     ("window", {"count": 100}, "window.count: must be at least `min_records`, or no window is ever judged; got 100 "

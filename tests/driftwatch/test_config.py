@@ -55,6 +55,12 @@ def test_what_is_left_out_has_the_documented_default(file: Path) -> None:
     assert config.reference is None
 
 
+def test_beside_count_lateness_is_that_of_labels(file: Path) -> None:
+    text = SMALL.replace("region: categorical}", "region: categorical}\n  label: {kind: binary}")
+    text = text.replace("length: 5m", "count: 1000, lateness: 1s")
+    assert load(written(file, text)).window.lateness == 1
+
+
 def test_columns_come_in_the_files_order_then_the_prediction_then_fields(file: Path) -> None:
     schema = load(written(file, FULL)).event_schema()
     assert schema.columns == (

@@ -170,7 +170,8 @@ class Traffic:
         self.failed: list[tuple[int, Any]] = []
         self.versions: list[str] = []
         self.older = 0.0  # how many years the applicants' ages have moved: a test may drift them
-        self._url, self._labels, self._changed, self._seed = url, labels, changed, seed
+        self.changed = changed  # whether labels follow the new concept: a test may turn it
+        self._url, self._labels, self._seed = url, labels, seed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -201,7 +202,7 @@ class Traffic:
                 said = {
                     "id": f"r{self._seed}-{i}",
                     "time": time.time(),
-                    "label": world.label(row, rng, changed=self._changed),
+                    "label": world.label(row, rng, changed=self.changed),
                 }
                 labels.write(json.dumps(said) + "\n")
                 self._stop.wait(0.01)

@@ -11,6 +11,7 @@ from modelops.job import (
     STEPS,
     WAIT_S,
     AlarmResolved,
+    Corrected,
     Crashed,
     Done,
     Happening,
@@ -37,6 +38,7 @@ HAPPENINGS: st.SearchStrategy[Happening] = st.one_of(
     st.just(Registered(2, "better")),
     st.booleans().map(lambda ok: RolloutEnded(ok, "done")),
     st.just(AlarmResolved("")),
+    st.sampled_from([Corrected("concept", "retrain", ""), Corrected("data_quality", None, "repair it")]),
 )
 
 
@@ -69,6 +71,20 @@ def test_a_crash_is_tried_again_with_pauses_and_then_named() -> None:
         assert (job.state, job.attempts, job.due_s) == ("queued", tried, 20.0 + 2.0**tried)
     job = after(Taken(), Crashed("killed.", 3), job=job)
     assert (job.state, job.reason) == ("failed", "killed. It was tried 3 times.")
+
+
+def test_labels_correct_the_kind_of_a_job_and_what_it_does_before_it_has_trained() -> None:
+    queued = msgspec.structs.replace(JOB, kind="prior", action="recalibrate")
+    concept = Corrected("concept", "retrain", "")
+    assert (after(concept, job=queued).kind, after(concept, job=queued).action) == ("concept", "retrain")
+    trained = after(Taken(), Done("train"), concept, job=queued)
+    assert (trained.kind, trained.action) == ("concept", "recalibrate")
+    fault = Corrected("data_quality", None, "repair it")
+    assert (after(fault).state, after(fault).kind) == ("recorded", "data_quality")
+    assert after(fault).reason.endswith("data_quality: repair it")
+    assert after(Taken(), fault).state == "running"
+    ended = after(Taken(), Rejected("worse"))
+    assert after(concept, job=ended) == ended
 
 
 def test_a_step_told_twice_is_done_once() -> None:

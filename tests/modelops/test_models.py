@@ -151,11 +151,46 @@ def test_a_profiles_predictions_are_distributed_as_on_unseen_rows() -> None:
     chosen = recipes.Model(parameters={"max_iter": 80, "min_samples_leaf": 3, "learning_rate": 0.3})
     old = rows.part(slice(0, 2000))
     model = models.fit(chosen, models.encoding_of(columns, KINDS), old.columns, old.y)
-    found, own = train.unseen_predictions(model, rows, 2000), model.score(columns)
+    described = recipes.Recipe(data=recipes.Data(features=KINDS), model=chosen)
+    found, own = train.unseen_predictions(model, rows, 2000, described), model.score(columns)
     assert (found[2000:] == own[2000:]).all()
     assert set(found[:2000]) <= set(own[2000:])
     in_sample, unseen = own[:2000].std(), own[2000:].std()
     assert in_sample > 1.04 * unseen  # it has over-fitted
     assert found[:2000].std() == pytest.approx(unseen, rel=0.02)
-    assert np.corrcoef(found[:2000], own[:2000])[0, 1] > 0.95
     assert (own.round(6) == own).all()
+    in_sample, crossed, held = (
+        roc_auc_score(y[part], scores)
+        for scores, part in ((own[:2000], slice(2000)), (found[:2000], slice(2000)), (own[2000:], slice(2000, None)))
+    )
+    assert in_sample > held + 0.1  # it has learnt the labels by heart
+    assert crossed == pytest.approx(held, abs=0.04)
+    assert (train.unseen_predictions(model, rows, 0, described) == own).all()
+    stiff = recipes.Model(parameters={"max_iter": 10, "max_leaf_nodes": 4})
+    model = models.fit(stiff, models.encoding_of(columns, KINDS), old.columns, old.y)
+    found, own = train.unseen_predictions(model, rows, 2000, described), model.score(columns)
+    assert (np.sort(found[:2000]) == np.sort(own[:2000])).all()  # it is no surer of the rows that it has seen
+    assert (found[:2000] != own[:2000]).any()
+
+
+def test_a_profile_holds_predictions_against_labels_as_on_unseen_rows() -> None:
+    from detectors.profile import Profile
+    from modelops import train
+    from modelops.data import Rows
+    from modelops.profile import build_profile
+
+    columns, y = table(3000, 7)
+    rows = Rows(columns, y.astype(np.int8), np.arange(3000.0), np.arange(3000).astype(object))
+    described = recipes.Recipe(data=recipes.Data(features=KINDS), model=recipes.Model(parameters={"max_iter": 80}))
+    model, n_train = train.train(rows, described)
+    scores = train.unseen_predictions(model, rows, n_train, described)
+    settings = recipes.Profile(sizes=(100,), mmd_rows=0)
+    made = build_profile(rows, KINDS, scores, settings, about={"version": "1"}, classes=("no", "yes"))
+    read = Profile.from_bytes(made.to_bytes())
+    assert [*read.kinds] == [*KINDS, "score", "label", "loss"]
+    assert read.outcome is not None
+    assert read.outcome.classes == ("no", "yes")
+    held = train.hold_out_metrics(model, rows, n_train)["roc_auc"]
+    assert read.outcome.reference["roc_auc"].value == pytest.approx(held, abs=0.03)
+    bare = build_profile(rows, KINDS, scores, recipes.Profile(sizes=(100,), mmd_rows=0, label=None), about={})
+    assert [*bare.kinds] == [*KINDS, "score"]

@@ -217,6 +217,17 @@ def test_an_alarm_during_a_job_of_its_model_is_recorded_with_that_job(desk: Desk
     assert first in desk.queue.get(second.job or "").reason
 
 
+def test_labels_correct_the_kind_of_the_job_that_is_at_work(desk: Desk) -> None:
+    job = desk.send(start=at(0), kind="prior").job or ""
+    desk.send(start=at(1), alarm="bbbb", kind="covariate")  # without labels: no better than what was said before
+    assert (desk.queue.get(job).kind, desk.queue.get(job).action) == ("prior", "recalibrate")
+    desk.send(start=at(1), alarm="cccc", kind="concept", alarm_class="performance")
+    assert (desk.queue.get(job).kind, desk.queue.get(job).action) == ("concept", "retrain")
+    desk.send(start=at(0), kind="data_quality", transition="updated")
+    assert desk.queue.get(job).state == "recorded"
+    assert "pipeline" in desk.queue.get(job).reason
+
+
 def test_after_a_job_the_next_waits_for_the_cool_down(tmp_path: Path) -> None:
     desk = Desk(tmp_path, cooldown_s=1000)
     first = desk.send(start=at(0)).job or ""
@@ -293,3 +304,10 @@ def test_a_jobs_lease_is_one_owners_until_it_is_over(desk: Desk) -> None:
     assert not desk.queue.renew(taken.id, "a", lease_s=30, now_s=NOW_S + 60)
     desk.queue.release(taken.id, "b")
     assert desk.queue.take("a", lease_s=30, now_s=NOW_S + 60) == msgspec.structs.replace(taken)
+
+
+def test_a_service_that_begins_need_not_wait_for_the_lease_of_a_dead_one(desk: Desk) -> None:
+    desk.send()
+    taken = desk.queue.take("dead", lease_s=30, now_s=NOW_S)
+    desk.queue.forget_leases()
+    assert desk.queue.take("new", lease_s=30, now_s=NOW_S) == taken

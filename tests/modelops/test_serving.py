@@ -129,9 +129,9 @@ def test_driftwatch_reads_the_log_and_the_profile(predicting: Predicting, tmp_pa
     import numpy as np
 
     rows = Rows(columns, y.astype(np.int8), 1e9 + np.arange(1200.0), np.arange(1200).astype(object))
-    settings = Settings(sizes=(100,), mmd_rows=0)
+    settings = Settings(sizes=(100,), mmd_rows=0, label=None)
     scores = np.random.default_rng(0).random(1200)
-    profile = build_profile(rows, served_model.KINDS, scores, settings, model="credit", version="1")
+    profile = build_profile(rows, served_model.KINDS, scores, settings, about={"version": "1"})
     (tmp_path / "credit.profile").write_bytes(profile.to_bytes())
     assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
     config = {

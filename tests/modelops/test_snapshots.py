@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("duckdb", reason="needs the extra modelops")
 
 from modelops import data as data_module
-from modelops.data import Selection, Warehouse, read_rows
+from modelops.data import Selection, Warehouse, read_classes, read_rows
 from modelops.errors import DataError, TooFewLabels
 from modelops.log_chunks import chunks
 from modelops.recipe import Data
@@ -60,6 +60,22 @@ def test_a_snapshot_holds_the_labelled_rows_of_complete_windows_after_the_change
     assert ids(found) == [f"r{i}" for i in range(100, 400)]  # the last window is open
     assert (found.n_rows, found.n_positive, found.from_s, found.to_s) == (300, 75, START_S + 100, START_S + 399)
     assert found.log_end_s == START_S + 449
+
+
+def test_a_profile_with_labels_needs_two_classes_of_them(tmp_path: Path) -> None:
+    log = write(tmp_path / "p.jsonl", predictions(400))
+    for others in (["no"], ["no", "maybe"]):
+        said = [
+            event | {"label": "yes" if i % 4 == 0 else others[i % len(others)]} for i, event in enumerate(labels(400))
+        ]
+        answers = write(tmp_path / f"l{len(others)}.jsonl", said)
+        positive = recipe(label={"positive": "yes"})
+        path = Path(Warehouse(tmp_path / "w").snapshot([log, answers], positive, Selection("credit", START_S)).path)
+        if len(others) == 1:
+            assert read_classes(path, "yes") == ("no", "yes")
+        else:
+            with pytest.raises(DataError, match=r"two classes.*'maybe', 'no'\. Set `profile.label` to null"):
+                read_classes(path, "yes")
 
 
 def test_a_window_is_complete_by_its_share_of_labels_or_by_its_wait(tmp_path: Path) -> None:

@@ -33,9 +33,10 @@ def driftwatch(folder: Path, *, port: int, hook: str, profile: str) -> Iterator[
         "events": {
             "features": world.RECIPE["data"]["features"],
             "prediction": {"name": "score", "kind": "probability"},
+            "label": {"kind": "binary", "wait": "30s"},
         },
         "reference": {"profile": profile},
-        "window": {"count": WINDOW, "min_records": 100},
+        "window": {"count": WINDOW, "min_records": 100, "lateness": "1s"},
         "alarms": {"budget": "1 per 1000 windows"},
         "detectors": {"mmd": {"rows": 0}},
         "sinks": [
@@ -46,6 +47,7 @@ def driftwatch(folder: Path, *, port: int, hook: str, profile: str) -> Iterator[
                 "secret_file": "secret",
                 "allow_http": True,
                 "allow_private": ["127.0.0.0/8"],
+                "on": ["*.opened", "*.resolved", "*.updated"],
             },
         ],
         "state": {"path": "driftwatch/state.db"},
@@ -63,10 +65,11 @@ def driftwatch(folder: Path, *, port: int, hook: str, profile: str) -> Iterator[
 
 
 @pytest.mark.slow
-def test_drift_ends_in_a_promoted_version_whose_windows_are_ok(tmp_path: Path) -> None:
+def test_drift_ends_in_a_promoted_version_whose_windows_are_ok_on_their_labels_too(tmp_path: Path) -> None:
     sidecar_port, api_port = free_port(), free_port()
-    entry = {"sidecars": [{"url": f"http://127.0.0.1:{sidecar_port}", "token_file": "token"}]}
-    recipe = {"data": world.RECIPE["data"] | {"window": "2s"}, "gate": {"old_margin": 1.0, "resamples": 200}}
+    sidecar = {"url": f"http://127.0.0.1:{sidecar_port}", "token_file": "token"}
+    entry = {"sidecars": [sidecar], "labels": None}  # they stand in the prediction log, which driftwatch reads
+    recipe = {"data": world.RECIPE["data"] | {"window": "2s"}}
     config = world.make_folder(tmp_path, entry=entry, recipe=recipe)
     text = json.loads(config.read_text())
     text["api"] = {"port": api_port}
@@ -80,16 +83,15 @@ def test_drift_ends_in_a_promoted_version_whose_windows_are_ok(tmp_path: Path) -
     (tmp_path / "log").mkdir(exist_ok=True)
     (tmp_path / "log" / "predictions.jsonl").touch()
     hook = f"http://127.0.0.1:{api_port}/v1/hooks/driftwatch"
-    labels = tmp_path / "log" / "labels.jsonl"
     with (
         service(config) as made,
         driftwatch(tmp_path, port=sidecar_port, hook=hook, profile=profile) as log,
-        Traffic(made.router, labels, changed=True) as traffic,
+        Traffic(made.router, tmp_path / "log" / "predictions.jsonl", changed=False) as traffic,
     ):
         wait_for(lambda: ask(f"http://127.0.0.1:{sidecar_port}/readyz")[0] == 200, log.read_text)
         wait_for(lambda: len(traffic.versions) > 2 * WINDOW, made.text)
         assert made.get("/v1/jobs") == [], made.get("/v1/jobs")
-        traffic.older = 10.0
+        traffic.older, traffic.changed = 10.0, True
         wait_for(lambda: made.get("/v1/jobs"), lambda: made.text() + log.read_text())
         ended = ("promoted", "rejected", "failed", "rolled_back")
         wait_for(lambda: made.job()["state"] in ended, lambda: (made.text(), made.job()))
@@ -102,11 +104,20 @@ def test_drift_ends_in_a_promoted_version_whose_windows_are_ok(tmp_path: Path) -
             return [json.loads(line) for line in lines.splitlines()]
 
         def superseded() -> bool:
-            return "superseded" in json.dumps(decided())
+            alarms = [(d["window"]["version"], alarm) for d in decided() for alarm in d["alarms"]]
+            over = {alarm["id"] for _, alarm in alarms if alarm.get("reason") == "superseded"}
+            return over == {alarm["id"] for version, alarm in alarms if version == "1"}
 
-        wait_for(superseded, lambda: json.dumps(decided())[-3000:])
+        wait_for(superseded, lambda: [(d["window"], d["verdict"], d["revision"], d["alarms"]) for d in decided()])
         of_new = [d for d in decided() if d["window"]["version"] == "2"]
-        assert of_new[-1]["verdict"] == "ok"
+        for revision in (0, 1):
+            assert [d["verdict"] for d in of_new if d["revision"] == revision][-3:] == ["ok"] * 3, of_new
+        (auc,) = (p for p in [d for d in of_new if d["revision"]][-1]["performance"] if p["metric"] == "roc_auc")
+        assert (auc["source"], auc["verdict"]) == ("labels", "ok")
+        assert auc["value"] > auc["reference"] - 0.15
+        kinds = {a["class"]: a["kind"] for d in decided() for a in d["alarms"] if a["transition"] != "resolved"}
+        assert kinds["performance"] == "concept"
+        assert made.job()["kind"] == "concept"
     assert [answer for answer in traffic.failed if answer[0] != 503] == []
 
 
