@@ -11,7 +11,7 @@ from driftwatch.errors import StateError
 from driftwatch.label_log import Entry, Kind, LabelChanges, LabelState, unpacked
 from driftwatch.labels import LabelBook
 from driftwatch.ledger import LabelTerms, Ledger, Waiting
-from driftwatch.pending import in_sample
+from driftwatch.pending import in_sample, is_first
 
 _NEVER = -(1 << 62)
 _book = msgspec.msgpack.Decoder(tuple[int, int, float, float, int])
@@ -111,5 +111,5 @@ def _apply(book: LabelBook, entry: Entry) -> None:
         rows.remove(places)
     else:
         labels, ticks = columns[0][asked], columns[1][asked]
-        taken = ticks < rows.ticks[places]
+        taken = is_first(ticks, rows.ticks[places])
         rows.labels[places[taken]], rows.ticks[places[taken]] = labels[taken], ticks[taken]

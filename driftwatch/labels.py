@@ -19,7 +19,7 @@ from driftwatch.label_log import LabelLog
 from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Reason, Waiting, coded
 from driftwatch.loss_rows import LossRows
 from driftwatch.outcomes import OutcomeCounter, Predictions
-from driftwatch.pending import UNLABELLED, Pending, in_sample
+from driftwatch.pending import UNLABELLED, Pending, in_sample, is_first
 from driftwatch.records import LEARNING, NO_PROFILE, Labels, Records, Schema, Window
 
 MOST_LEVEL = 40
@@ -185,7 +185,7 @@ class LabelBook:
         self._count("contradicting", int((labelled & ~same).sum()))
         self._count("late", int(late.sum()))
         # The first label by event time is the one that holds, in whatever order they come.
-        taken = ~late & ~(closed & labelled) & (ticks < before)
+        taken = ~late & ~(closed & labelled) & is_first(ticks, before)
         if not taken.any():
             return
         rows.labels[places[taken]], rows.ticks[places[taken]] = values[taken], ticks[taken]

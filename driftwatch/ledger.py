@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from detectors.summary import Table
-from driftwatch.pending import LAST_TICK
+from driftwatch.pending import FIRST_TICK, LAST_TICK
 from driftwatch.records import Shard, Stream, Window
 
 NO_TABLE = Table(np.zeros(0, np.int64), np.zeros(0))
@@ -57,7 +57,7 @@ class LabelTerms:
     def ticks(self, moments: np.ndarray, base: np.ndarray | int) -> np.ndarray:
         """The inverse of `moments`, uint32; what lies too far off is cut."""
         since = moments - base * np.int64(self.bin_ticks) + ORIGIN
-        return np.asarray(np.clip(since, 0, LAST_TICK).astype(np.uint32))
+        return np.asarray(np.clip(since, FIRST_TICK, LAST_TICK).astype(np.uint32))
 
 
 def coded(labels: np.ndarray, predictions: np.ndarray, *, is_numeric: bool) -> np.ndarray:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-UNLABELLED = 2**32 - 1  # the tick of a row that has no label yet
-LAST_TICK = UNLABELLED - 1
+UNLABELLED = 0  # the tick of a row that has no label yet: memory that is not written to is no memory
+FIRST_TICK, LAST_TICK = 1, 2**32 - 1
 _LEAST, _GROWTH = 1 << 16, 4  # places of the smallest table; how many times larger the next one is
 _BLOCK = 1 << 14  # rows moved or entered at a time, which bounds the memory that this takes
 _FULL = 0.75  # of a table
@@ -39,6 +39,7 @@ class Pending:
         self.since_s = np.zeros(capacity, np.float32)  # not of labels that wait
         self.most, self._capacity = most, capacity
         self._used, self.n = 0, 0  # places given, rows that live
+        self._soiled = 0  # places from here on never held a row
         self._table = np.zeros(_LEAST, np.uint32)  # place + 1, 0 = none
         self._has_twins = False  # whether two rows in the table may have one hash
         self._starts = np.zeros(64, np.int64)  # the first place of each run of one owner
@@ -63,7 +64,11 @@ class Pending:
             self._compact()
         first, stop = self._used, self._used + n
         self.hashes[first:stop], self.values[first:stop] = hashes, values
-        self.ticks[first:stop] = UNLABELLED if ticks is None else ticks
+        if ticks is not None:
+            self.ticks[first:stop] = ticks
+        elif first < self._soiled:
+            self.ticks[first : min(stop, self._soiled)] = UNLABELLED
+        self._soiled = max(self._soiled, stop)
         if since_s is not None:
             self.since_s[first:stop] = since_s
         self._own(owner, first, stop)
@@ -234,6 +239,11 @@ class Pending:
                 self._has_twins = bool((others == hashes[which]).any())
             free = ~taken[:, -1]
             at = slots[np.arange(len(at)), np.where(free, taken.sum(axis=1), _AHEAD - 1)]
+
+
+def is_first(ticks: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Whether labels came before those that their rows have, bool (n,); a row that has none takes any."""
+    return np.asarray((before == UNLABELLED) | (ticks < before))
 
 
 def in_sample(hashes: np.ndarray, level: int) -> np.ndarray:

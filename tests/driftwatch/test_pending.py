@@ -40,6 +40,9 @@ def test_what_is_gone_is_not_found_and_its_room_is_used_again() -> None:
         which, places = rows.find(kept)
         assert rows.values[places].tolist() == which.tolist()
         assert len(which) == 1000
+        assert rows.counts(owner) == (3000, 0)  # also where rows with labels were
+        rows.ticks[rows.places(owner)] = 7
+        assert rows.counts(owner) == (3000, 3000)
         rows.free(owner)
     rows.thin(2)
     which, _ = rows.find(kept)
