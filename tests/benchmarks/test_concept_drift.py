@@ -59,7 +59,7 @@ class Fixed:
         found = [row for row in self.rows[:1] if row < state + len(values)]
         if found:
             self.rows.pop(0)
-        changes = tuple(Change(row, None, None, None, None, None) for row in found)
+        changes = tuple(Change(row, None, None, None, None, None, None) for row in found)
         return state + len(values), Answer(changes, Score("fixed", None, None, None, 0, 0), 0)
 
 

@@ -178,7 +178,7 @@ WRONG = [
     ("alarms/replicas", 0, "alarms.replicas: must be at least 1; got 0."),
     ("alarms/notify", "maybe", "alarms.notify: must be true or false; got 'maybe'."),
     ("alarms/effect", {"kss": 1}, "alarms.effect.kss: must be one of the keys ks, chi_square, psi, wasserstein, "
-     "location, scale, largest_cell, missing, invalid, unseen, mmd, correlation; got 'kss'. Did you mean `ks`?"),
+     "location, scale, largest_cell, missing, invalid, unseen, mmd, correlation, glr; got 'kss'. Did you mean `ks`?"),
     ("alarms/effect", {"ks": -1}, "alarms.effect.ks: must be at least 0; got -1."),
     ("alarms/effect", {"ks": ".inf"}, "alarms.effect.ks: must be a number; got '.inf'."),
     ("alarms/effect", {"ks": "inf"}, "alarms.effect.ks: must be a finite number; got 'inf'."),

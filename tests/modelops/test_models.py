@@ -173,7 +173,7 @@ def test_a_profiles_predictions_are_distributed_as_on_unseen_rows() -> None:
     assert (found[:2000] != own[:2000]).any()
 
 
-def test_a_profile_holds_predictions_against_labels_as_on_unseen_rows() -> None:
+def test_a_profile_holds_predictions_against_labels_as_on_unseen_rows(tmp_path: Path) -> None:
     from detectors.profile import Profile
     from modelops import train
     from modelops.data import Rows
@@ -182,7 +182,8 @@ def test_a_profile_holds_predictions_against_labels_as_on_unseen_rows() -> None:
     columns, y = table(3000, 7)
     rows = Rows(columns, y.astype(np.int8), np.arange(3000.0), np.arange(3000).astype(object))
     described = recipes.Recipe(data=recipes.Data(features=KINDS), model=recipes.Model(parameters={"max_iter": 80}))
-    model, n_train = train.train(rows, described)
+    learnt = train.train(rows, described, champion=None, folder=tmp_path, progress=lambda share: None)
+    model, n_train = learnt.model, learnt.n_train
     scores = train.unseen_predictions(model, rows, n_train, described)
     settings = recipes.Profile(sizes=(100,), mmd_rows=0)
     made = build_profile(rows, KINDS, scores, settings, about={"version": "1"}, classes=("no", "yes"))
