@@ -41,7 +41,12 @@ class OpenAlarm(msgspec.Struct, frozen=True):
     updates: int = 0
 
     def said(self, kind: Kind, end_s: float) -> "OpenAlarm | None":
-        """The alarm once the labels have spoken of the window that ends then; None where that changes nothing."""
+        """The alarm once the labels have spoken of the window that ends then; None where that changes nothing.
+
+        A window in which too little of a concept drift is seen does not say that there is none.
+        """
+        if (self.kind, kind.kind) == ("concept", "covariate"):
+            return None
         news = kind.kind != self.kind
         news |= end_s == self.said_of_s and (kind.evidence, kind.suggestion) != (self.evidence, self.suggestion)
         if not news:

@@ -135,6 +135,17 @@ def test_labels_change_the_kind_of_the_alarm_that_the_first_judgement_opened() -
     assert hook.id == f"{updated.id}:updated"
 
 
+def test_a_window_in_which_little_of_a_concept_drift_is_seen_does_not_take_it_back() -> None:
+    with_loss = Kind("covariate", ("`age` moved", "the loss rose"), "retrain")
+    found = told(run([(0, 0, COVARIATE), (0, 1, CONCEPT), (1, 0, COVARIATE), (1, 1, with_loss), (2, 1, CONCEPT)]))
+    assert found[1:] == [
+        "performance opened concept, drift updated concept",
+        "drift continuing concept",
+        "performance continuing concept",
+        "performance continuing concept",
+    ]
+
+
 def test_labels_of_the_same_window_change_the_evidence_once() -> None:
     with_loss = Kind("covariate", ("`age` moved", "the loss rose"), "retrain")
     found = told(run([(0, 0, COVARIATE), (0, 1, with_loss), (1, 0, COVARIATE), (1, 1, COVARIATE)]))
