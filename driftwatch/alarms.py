@@ -43,9 +43,10 @@ class OpenAlarm(msgspec.Struct, frozen=True):
     def said(self, kind: Kind, end_s: float) -> "OpenAlarm | None":
         """The alarm once the labels have spoken of the window that ends then; None where that changes nothing.
 
-        A window in which too little of a concept drift is seen does not say that there is none.
+        A window in which too little of a concept drift is seen does not say that there is none: a model that is made
+        for it repairs the other two as well.
         """
-        if (self.kind, kind.kind) == ("concept", "covariate"):
+        if self.kind == "concept" and kind.kind in {"covariate", "prior"}:
             return None
         news = kind.kind != self.kind
         news |= end_s == self.said_of_s and (kind.evidence, kind.suggestion) != (self.evidence, self.suggestion)

@@ -137,7 +137,8 @@ def test_labels_change_the_kind_of_the_alarm_that_the_first_judgement_opened() -
 
 def test_a_window_in_which_little_of_a_concept_drift_is_seen_does_not_take_it_back() -> None:
     with_loss = Kind("covariate", ("`age` moved", "the loss rose"), "retrain")
-    found = told(run([(0, 0, COVARIATE), (0, 1, CONCEPT), (1, 0, COVARIATE), (1, 1, with_loss), (2, 1, CONCEPT)]))
+    prior = Kind("prior", ("40 % of the labels are 1",), "recalibrate")
+    found = told(run([(0, 0, COVARIATE), (0, 1, CONCEPT), (1, 0, COVARIATE), (1, 1, with_loss), (2, 1, prior)]))
     assert found[1:] == [
         "performance opened concept, drift updated concept",
         "drift continuing concept",
