@@ -159,7 +159,7 @@ def test_labels_of_the_same_window_change_the_evidence_once() -> None:
 
 def test_every_update_has_an_id_of_its_own() -> None:
     steps: list[Step] = [
-        (i, r, k) for i, k in enumerate([CONCEPT, PRIOR, COVARIATE]) for r, k in ((0, COVARIATE), (1, k))
+        (i, r, k) for i, k in enumerate([PRIOR, COVARIATE, CONCEPT]) for r, k in ((0, COVARIATE), (1, k))
     ]
     decisions = run(steps)
     ids = [hook.id for d in decisions for hook in webhooks(d, ["*.updated"])]
