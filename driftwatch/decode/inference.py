@@ -51,7 +51,8 @@ class InferenceRows:
 
     def of_request(self, data: bytes) -> Rows:
         """One row an instance. Raises Unreadable."""
-        if (plain := self._plain.of_request(shallow(data))) is not None:
+        is_json = binary_tensors.MARK not in data
+        if is_json and (plain := self._plain.of_request(shallow(data))) is not None:
             return plain
         body = _document(data)
         if "instances" in body:
@@ -60,7 +61,8 @@ class InferenceRows:
 
     def of_response(self, data: bytes) -> Rows:
         """One row a prediction. Raises Unreadable."""
-        if (plain := self._plain.of_response(shallow(data))) is not None:
+        is_json = binary_tensors.MARK not in data
+        if is_json and (plain := self._plain.of_response(shallow(data))) is not None:
             return plain
         body = _document(data)
         (column,) = self._predictions

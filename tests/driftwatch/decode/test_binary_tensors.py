@@ -81,6 +81,11 @@ def test_tensors_in_json_and_in_bytes_stand_beside_each_other() -> None:
     assert json.loads(event)["features"] == {"x": None, "y": 4, "c": "grün"}
 
 
+def test_bytes_that_look_like_brackets_nest_nothing() -> None:
+    found = ROWS.of_request(body("inputs", (tensor("x", "UINT8", 200), b"[" * 200)))
+    assert found == [{"x": 91}] * 200
+
+
 def test_one_tensor_of_all_features_and_a_response_are_read() -> None:
     matrix = np.arange(6, dtype="<f4")
     names = ["x", "y", "c"]
