@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from benchmarks import document
+from benchmarks.real_data import CAR_LOAN_FEATURES
 
 START = 1_600_000_000  # epoch seconds of the first row of the reference; one row a second from there
 LATE_S = 1800.0  # a label comes so long after its prediction, on average
@@ -94,15 +95,7 @@ EMPLOYMENT = Case(
 )
 LOANS = Case(
     "car_loan",
-    {
-        "car_value": "numeric",
-        "salary_range": "categorical",
-        "debt_to_income_ratio": "numeric",
-        "loan_length": "numeric",
-        "repaid_loan_on_prev_car": "categorical",
-        "size_of_downpayment": "categorical",
-        "driver_tenure": "numeric",
-    },
+    CAR_LOAN_FEATURES,
     {"name": "y_pred_proba", "kind": "probability"},
     {"name": "repaid", "kind": "binary"},
     5000,

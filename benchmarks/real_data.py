@@ -99,6 +99,15 @@ def named(decisions: Sequence[Decision]) -> set[str]:
     return {feature for _, features in opened(decisions) for feature in features}
 
 
+CAR_LOAN_FEATURES = {
+    "car_value": "numeric",
+    "salary_range": "categorical",
+    "debt_to_income_ratio": "numeric",
+    "loan_length": "numeric",
+    "repaid_loan_on_prev_car": "categorical",
+    "size_of_downpayment": "categorical",
+    "driver_tenure": "numeric",
+}
 CASES = (
     Case(
         "occupancy",
@@ -130,15 +139,7 @@ CASES = (
         car_loan,
         {
             "events": {
-                "features": {
-                    "car_value": "numeric",
-                    "salary_range": "categorical",
-                    "debt_to_income_ratio": "numeric",
-                    "loan_length": "numeric",
-                    "repaid_loan_on_prev_car": "categorical",
-                    "size_of_downpayment": "categorical",
-                    "driver_tenure": "numeric",
-                },
+                "features": CAR_LOAN_FEATURES,
                 "prediction": {"name": "y_pred_proba", "kind": "probability"},
             },
             "window": {"count": 5000},

@@ -7,6 +7,7 @@ from math import inf, nextafter
 import numpy as np
 
 from driftwatch.records import Records, Shard, Stream, Window
+from driftwatch.unsaved import Unsaved
 from driftwatch.window import (
     NO_LEDGERS,
     NO_ROWS,
@@ -67,9 +68,7 @@ class CountWindower:
         self._away: dict[Shard, ShardState] = {}
         self._open: dict[Stream, _Open] = {}
         self._full: list[Window] = []
-        self._dirty_shards: set[Shard] = set()
-        self._dirty_panes: dict[PaneKey, Pane] = {}
-        self._dropped: dict[PaneKey, None] = {}  # as an ordered set
+        self._unsaved = Unsaved()
         self._latest_s = -inf  # the largest event time counted
         self.empty = 0
         self.paused: frozenset[Shard] = frozenset()
@@ -82,7 +81,7 @@ class CountWindower:
             self.revoke(shard)
         self._away.pop(shard, None)
         self._held[shard] = _Held(position, max(position, read_to, known.read_to))
-        self._dirty_shards.add(shard)
+        self._unsaved.touch(shard)
 
     def revoke(self, shard: Shard) -> None:
         state = self.state(shard)
@@ -93,20 +92,20 @@ class CountWindower:
             if (pane := opened.panes.pop(shard, None)) is not None:
                 self._drop(pane)
         self._away[shard] = ShardState(None, state.read_to)
-        self._dirty_shards.add(shard)
+        self._unsaved.touch(shard)
 
     def begin_anew(self, shard: Shard, position: int) -> None:
         self._held.pop(shard, None)
         for opened in self._open.values():
             if (pane := opened.panes.get(shard)) is not None:
                 pane.first_position = position
-                self._dirty_panes[pane.key] = pane
+                self._unsaved.keep(pane)
         self._away[shard] = ShardState(position, position)
 
     def gap(self, shard: Shard) -> None:
         for opened in self._open.values():
             opened.partial |= shard in opened.panes
-        self._dirty_shards.add(shard)
+        self._unsaved.touch(shard)
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self._held[shard].at_end = True
@@ -117,7 +116,7 @@ class CountWindower:
     def add(self, records: Records, *, end: int, now_s: float) -> Added:
         held = self._held[records.shard]
         held.position, held.read_to, held.at_end = end, max(held.read_to, end), False
-        self._dirty_shards.add(records.shard)
+        self._unsaved.touch(records.shard)
         if len(records):
             for stream, rows in by_stream(self._stream, records.versions, slice(None)):
                 self._fill(records, stream, np.arange(len(records))[rows])
@@ -134,7 +133,7 @@ class CountWindower:
             chosen, rows = np.split(rows, [self._count - opened.n_records])
             self._count_rows(records, stream, opened, chosen)
             if opened.n_records == self._count:
-                self._dirty_shards.update(opened.panes if opened.partial else ())
+                self._unsaved.touch(*(opened.panes if opened.partial else ()))
                 self._emit(stream, list(opened.panes.values()), partial=opened.partial)
                 del self._open[stream]
 
@@ -153,12 +152,12 @@ class CountWindower:
         self._latest_s = max(self._latest_s, latest_s)
         pane.n_records += len(rows)
         pane.start_s, pane.end_s = min(pane.start_s, earliest_s), max(pane.end_s, latest_s)
-        self._dirty_panes[pane.key] = pane
+        self._unsaved.keep(pane)
 
     def _emit(self, stream: Stream, panes: list[Pane], *, partial: bool) -> None:
         panes.sort(key=lambda p: p.key.shard)
         # Where each of them would be read again from has moved.
-        self._dirty_shards.update(p.key.shard for p in panes if p.key.shard in self._held)
+        self._unsaved.touch(*(p.key.shard for p in panes if p.key.shard in self._held))
         self._full.append(
             Window(
                 stream=stream,
@@ -185,16 +184,11 @@ class CountWindower:
         return self.closed()
 
     def _drop(self, pane: Pane) -> None:
-        self._dirty_panes.pop(pane.key, None)
-        self._dropped[pane.key] = None
+        self._unsaved.drop(pane)
         self._ledgers.release(pane.ledger)
 
     def changes(self) -> Changes:
-        shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}
-        panes = list(self._dirty_panes.values())
-        dropped = [key for key in self._dropped if key not in self._dirty_panes]
-        self._dirty_shards, self._dirty_panes, self._dropped = set(), {}, {}
-        return Changes(shards, panes, dropped)
+        return self._unsaved.take(self.state)
 
     def restore(self, shards: Mapping[Shard, ShardState], panes: Iterable[Pane], parts: Parts) -> None:
         self._away = dict(shards)

@@ -10,6 +10,7 @@ from driftwatch.clock import Clock
 from driftwatch.gap import Gap
 from driftwatch.held_shard import NEVER, HeldShard
 from driftwatch.records import Records, Shard, Stream, Window
+from driftwatch.unsaved import Unsaved
 from driftwatch.window import (
     NO_LEDGERS,
     NO_ROWS,
@@ -50,9 +51,7 @@ class TimeWindower:
         self._parts: dict[tuple[Stream, int], int] = {}
         self._reached = NEVER  # the highest frontier to which windows were ever judged
         self._now_s = -inf
-        self._dirty_shards: set[Shard] = set()
-        self._dirty_panes: dict[PaneKey, Pane] = {}
-        self._dropped: dict[PaneKey, None] = {}  # as an ordered set
+        self._unsaved = Unsaved()
         self.empty = 0
         self.paused: frozenset[Shard] = frozenset()
 
@@ -77,7 +76,7 @@ class TimeWindower:
             self._catch_up_with_judged(held)
         self._held[shard] = held
         self._reached = max(self._reached, open_window)
-        self._dirty_shards.add(shard)
+        self._unsaved.touch(shard)
 
     def revoke(self, shard: Shard) -> None:
         state = self.state(shard)
@@ -86,7 +85,7 @@ class TimeWindower:
         held = self._held.pop(shard, None)
         self._drop(list(held.panes.values() if held else self._away_panes.pop(shard, {}).values()), {})
         self._away[shard] = ShardState(None, state.read_to, (), state.open_from_s)
-        self._dirty_shards.add(shard)
+        self._unsaved.touch(shard)
 
     def begin_anew(self, shard: Shard, position: int) -> None:
         state, held = self.state(shard), self._held.pop(shard, None)
@@ -94,14 +93,14 @@ class TimeWindower:
             self._away_panes[shard] = held.panes
         for pane in self._away_panes.get(shard, {}).values():
             pane.first_position = position
-            self._dirty_panes[pane.key] = pane
+            self._unsaved.keep(pane)
         self._away[shard] = ShardState(position, position, (), None if state is None else state.open_from_s)
 
     def gap(self, shard: Shard) -> None:
         held = self._held[shard]
         first = max(held.frontier, held.open_window + 1 - self._settings.panes)
         held.gap = Gap.begun(first if first > NEVER else -inf, held.gap)
-        self._dirty_shards.add(shard)
+        self._unsaved.touch(shard)
 
     def at_end(self, shard: Shard, *, final: bool, now_s: float) -> None:
         self.tick(now_s)
@@ -118,7 +117,7 @@ class TimeWindower:
     def add(self, records: Records, *, end: int, now_s: float) -> Added:
         self.tick(now_s)
         held = self._held[records.shard]
-        self._dirty_shards.add(records.shard)
+        self._unsaved.touch(records.shard)
         held.at_end = False
         n = len(records)
         added = Added(0, 0, NO_ROWS, 0)
@@ -192,7 +191,7 @@ class TimeWindower:
             counter.count(pane.table, records, chosen)
             self._ledgers.enter(pane.ledger, records, chosen)
             pane.n_records += row_count(records, chosen)
-            self._dirty_panes[key] = pane
+            self._unsaved.keep(pane)
 
     # Windows go out -------------------------------------------------------------------------------------------------
 
@@ -207,7 +206,7 @@ class TimeWindower:
         for shard, held in self._held.items():
             if held.frontier < frontier and not held.final and self._condition(held) == "idle":
                 self._set_clock(held, held.clock.raised(clock_s))
-                self._dirty_shards.add(shard)
+                self._unsaved.touch(shard)
         self.paused = self._too_far_ahead(frontier)
         return windows
 
@@ -244,7 +243,7 @@ class TimeWindower:
             if held.gap is not None and not held.gap.touches(held.open_window, self._settings.panes):
                 held.gap = held.gap if held.open_window < held.gap.first else None
             self._drop([p for p in held.panes.values() if p.key.index + self._settings.panes <= upto], held.panes)
-        self._dirty_shards.update(shard for shard, held in self._held.items() if held in due)
+        self._unsaved.touch(*(shard for shard, held in self._held.items() if held in due))
         order = sorted(panes_of, key=lambda w: (w[0], w[1].model, w[1].version))
         touched = {w for w in ended if w >= whole_to or any(gap.touches(w, self._settings.panes) for gap in gaps)}
         return list(chain.from_iterable(self._windows(w, s, panes_of[w, s], w in touched) for w, s in order))
@@ -328,16 +327,11 @@ class TimeWindower:
     def _drop(self, panes: list[Pane], out_of: dict[PaneKey, Pane]) -> None:
         for pane in panes:
             out_of.pop(pane.key, None)
-            self._dirty_panes.pop(pane.key, None)
-            self._dropped[pane.key] = None
+            self._unsaved.drop(pane)
             self._ledgers.release(pane.ledger)
 
     def changes(self) -> Changes:
-        shards = {s: state for s in sorted(self._dirty_shards) if (state := self.state(s)) is not None}
-        panes = list(self._dirty_panes.values())
-        dropped = [key for key in self._dropped if key not in self._dirty_panes]
-        self._dirty_shards, self._dirty_panes, self._dropped = set(), {}, {}
-        return Changes(shards, panes, dropped)
+        return self._unsaved.take(self.state)
 
     def restore(self, shards: Mapping[Shard, ShardState], panes: Iterable[Pane], parts: Parts) -> None:
         self._away = dict(shards)

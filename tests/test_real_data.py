@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.real_data import CAR_LOAN_FEATURES
 from detectors import calibration
 from driftwatch import app, config, profiles
 from driftwatch.decision import Decision, decode
@@ -82,22 +83,13 @@ def test_occupancy_alarms_name_co2_and_temperature(data_folder: Path, tmp_path: 
 
 def test_car_loan_alarms_open_with_the_drift_and_not_before(data_folder: Path, tmp_path: Path) -> None:
     folder = data_folder / "car_loan"
-    features = {
-        "car_value": "numeric",
-        "salary_range": "categorical",
-        "debt_to_income_ratio": "numeric",
-        "loan_length": "numeric",
-        "repaid_loan_on_prev_car": "categorical",
-        "size_of_downpayment": "categorical",
-        "driver_tenure": "numeric",
-    }
     decisions = replay(
         tmp_path,
         unpacked(folder, "car_loan_analysis.csv.gz"),
         unpacked(folder, "car_loan_reference.csv.gz"),
         events={
             "time": "timestamp",
-            "features": features,
+            "features": CAR_LOAN_FEATURES,
             "prediction": {"name": "y_pred_proba", "kind": "probability"},
         },
         window={"count": 5000},

@@ -20,6 +20,14 @@ def profile_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return sidecar.build(folder, window=sidecar.TIME)
 
 
+@pytest.fixture(scope="session")
+def labelled_profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The profile of the small model with labels, for the same windows."""
+    import labelled
+
+    return labelled.build(tmp_path_factory.mktemp("labelled"))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, profile_bytes: bytes) -> Path:
     """A folder that holds the profile."""

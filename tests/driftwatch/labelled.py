@@ -32,6 +32,13 @@ def build(folder: Path, **changed: Any) -> bytes:
     return sidecar.build(folder, **({"window": sidecar.TIME, "events": EVENTS} | changed))
 
 
+def set_up(folder: Path, profile: bytes, **changed: Any) -> Path:
+    """A folder with the profile; its configuration."""
+    folder.mkdir(exist_ok=True)
+    (folder / "reference.profile").write_bytes(profile)
+    return sidecar.write_config(folder, **({"window": sidecar.TIME, "events": EVENTS} | changed))
+
+
 def labelled(some: Sequence[Event], *, wrong: Sequence[float] = (), seed: int = 4) -> list[Event]:
     """The events with a label beside each; of window i so large a share is turned round."""
     dice = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from crash_trials import Trial, driving, kill_at_every_save
-from labelled import EVENTS, LABEL, apart, build, labelled, merged
+from labelled import EVENTS, LABEL, apart, labelled, merged, set_up
 from sidecar import (
     COUNT,
     T0,
@@ -23,25 +23,11 @@ from sidecar import (
     run,
     said,
     transitions,
-    write_config,
     write_events,
 )
 
 BEGAN = 3 * WINDOW + 170  # the row with which half of the labels are turned round
 N = 9 * WINDOW
-
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The profile of the model with labels."""
-    return build(tmp_path_factory.mktemp("labelled"))
-
-
-def set_up(folder: Path, profile: bytes, **changed: Any) -> Path:
-    """A folder with the profile; its configuration."""
-    folder.mkdir(exist_ok=True)
-    (folder / "reference.profile").write_bytes(profile)
-    return write_config(folder, **({"window": TIME, "events": EVENTS} | changed))
 
 
 def stream() -> list[Event]:
@@ -75,9 +61,9 @@ def rows_of(decision: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("how", ["beside", "late", "half"])
-def test_a_changed_rule_is_dated_to_its_row(tmp_path: Path, profile: bytes, how: str) -> None:
+def test_a_changed_rule_is_dated_to_its_row(tmp_path: Path, labelled_profile: bytes, how: str) -> None:
     some = {"beside": stream(), "late": merged(*apart(stream())), "half": half_late(stream())}[how]
-    found = replayed(set_up(tmp_path, profile), write_events(tmp_path / "events.jsonl", some))
+    found = replayed(set_up(tmp_path, labelled_profile), write_events(tmp_path / "events.jsonl", some))
     decision, alarm = opened(found)
     assert (decision["revision"], alarm["class"], alarm["kind"]) == (1, "performance", "concept")
     assert alarm["suggestion"] == "retrain"
@@ -93,9 +79,9 @@ def test_a_changed_rule_is_dated_to_its_row(tmp_path: Path, profile: bytes, how:
     assert all(len(rows_of(d)) == (d["revision"] == 1) for d in found)
 
 
-def test_beside_or_late_the_same_labels_come_to_the_same_rows(tmp_path: Path, profile: bytes) -> None:
+def test_beside_or_late_the_same_labels_come_to_the_same_rows(tmp_path: Path, labelled_profile: bytes) -> None:
     events_ = stream()
-    settings = set_up(tmp_path, profile, events={**EVENTS, "label": {**LABEL, "complete": 1.0}})
+    settings = set_up(tmp_path, labelled_profile, events={**EVENTS, "label": {**LABEL, "complete": 1.0}})
     statistics = [
         [rows_of(d) for d in replayed(settings, write_events(tmp_path / "events.jsonl", some)) if d["revision"]]
         for some in (events_, in_turn(events_))
@@ -105,8 +91,10 @@ def test_beside_or_late_the_same_labels_come_to_the_same_rows(tmp_path: Path, pr
 
 
 @pytest.mark.parametrize("window", [TIME, COUNT])
-def test_run_and_replay_agree_byte_for_byte_and_number_for_number(tmp_path: Path, profile: bytes, window: Any) -> None:
-    settings = set_up(tmp_path, profile, window=window)
+def test_run_and_replay_agree_byte_for_byte_and_number_for_number(
+    tmp_path: Path, labelled_profile: bytes, window: Any
+) -> None:
+    settings = set_up(tmp_path, labelled_profile, window=window)
     some = write_events(tmp_path / "events.jsonl", half_late(stream()))
     out = [said("replay", some, "-c", settings, "--json").out for _ in range(2)]
     assert out[0] == out[1]
@@ -117,11 +105,11 @@ def test_run_and_replay_agree_byte_for_byte_and_number_for_number(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory, profile: bytes) -> Iterator[Trial]:
+def trial(tmp_path_factory: pytest.TempPathFactory, labelled_profile: bytes) -> Iterator[Trial]:
     """Half of the labels late, some twice."""
     folder = tmp_path_factory.mktemp("killed")
     some = half_late(stream())
-    settings = set_up(folder, profile)
+    settings = set_up(folder, labelled_profile)
     write_events(folder / "events.jsonl", some)
     want = replayed(settings, folder / "events.jsonl")
     assert opened(want)[1]["kind"] == "concept"

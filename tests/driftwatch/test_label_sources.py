@@ -6,23 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled import EVENTS, apart, build, labelled, merged
+from labelled import EVENTS, apart, labelled, merged
 from sidecar import TIME, WINDOW, decided, events, replayed, rounded, run, said, write_config, write_events
 from test_http import Sender, sidecar, until
 
 WRONG = (0, 0, 0.5, 0.5, 0, 0)
 
 
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The profile of the model with labels."""
-    return build(tmp_path_factory.mktemp("labelled"))
-
-
 @pytest.fixture
-def parts(tmp_path: Path, profile: bytes) -> tuple[list[Any], list[Any]]:
+def parts(tmp_path: Path, labelled_profile: bytes) -> tuple[list[Any], list[Any]]:
     """Predictions and labels; the profile lies in the folder."""
-    (tmp_path / "reference.profile").write_bytes(profile)
+    (tmp_path / "reference.profile").write_bytes(labelled_profile)
     return apart(labelled(events(WINDOW * len(WRONG)), wrong=WRONG))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled import EVENTS, apart, build, labelled, merged
+from labelled import EVENTS, apart, labelled, merged
 from sidecar import TIME, WINDOW, events, replayed, rounded, write_config, write_events
 
 pytest.importorskip("confluent_kafka", reason="needs confluent-kafka (the extra kafka-fast)")
@@ -15,16 +15,10 @@ from kafka_sidecar import CLIENTS, Sidecars, new_topic, produce, wait_until
 WRONG = (0, 0, 0.5, 0.5, 0, 0)
 
 
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The profile of the model with labels."""
-    return build(tmp_path_factory.mktemp("labelled"))
-
-
 @pytest.fixture
-def sidecars(tmp_path: Path, profile: bytes) -> Iterator[Sidecars]:
+def sidecars(tmp_path: Path, labelled_profile: bytes) -> Iterator[Sidecars]:
     """Makes sidecars, and kills what is left of them."""
-    (tmp_path / "reference.profile").write_bytes(profile)
+    (tmp_path / "reference.profile").write_bytes(labelled_profile)
     made = Sidecars(tmp_path)
     yield made
     for sidecar in made.made:

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_classic
+from series import Series, read, value
 
 from driftwatch.metrics import ALARMS, MAX_VERSIONS, Metrics, WindowGauges
 
@@ -32,8 +32,6 @@ FULL = WindowGauges(
 )
 SMALL = WindowGauges(score={("age", "ks"): 0.25}, drift_active=dict.fromkeys(ALARMS, 0.0))
 
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
@@ -43,21 +41,6 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> Metrics:
     return Metrics(registry, model="credit", version="3")
-
-
-def read(registry: CollectorRegistry) -> Series:
-    """Every series of the classic format, by name and labels; two of one name and labels are an error."""
-    series: Series = {}
-    for family in parse_classic(generate_latest(registry).decode()):
-        for sample in family.samples:
-            key = (sample.name, frozenset(sample.labels.items()))
-            assert key not in series
-            series[key] = sample.value
-    return series
-
-
-def value(registry: CollectorRegistry, name: str, *, version: str = "3", **labels: str) -> float | None:
-    return read(registry).get((name, frozenset({"model": "credit", "version": version, **labels}.items())))
 
 
 def names(registry: CollectorRegistry) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from crash_trials import Trial, driving, kill_at_every_save
-from labelled import EVENTS, LABEL, apart, build, labelled, merged
+from labelled import EVENTS, LABEL, apart, labelled, merged, set_up
 from sidecar import (
     COUNT,
     TIME,
@@ -30,19 +30,6 @@ from driftwatch.time_window import TimeWindower
 WRONG = (0, 0, 0, 0.5, 0.5, 0, 0, 0, 0)  # of each window the share of labels that are turned round
 
 
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The profile of the model with labels."""
-    return build(tmp_path_factory.mktemp("labelled"))
-
-
-def set_up(folder: Path, profile: bytes, **changed: Any) -> Path:
-    """A folder with the profile; its configuration."""
-    folder.mkdir(exist_ok=True)
-    (folder / "reference.profile").write_bytes(profile)
-    return write_config(folder, **({"window": TIME, "events": EVENTS} | changed))
-
-
 def second(decisions: list[Any]) -> list[Any]:
     """The second judgements."""
     return [d for d in decisions if d["revision"] == 1]
@@ -55,9 +42,9 @@ def stream() -> list[dict[str, Any]]:
 
 
 def test_labels_beside_predictions_are_judged_right_after_the_window(
-    tmp_path: Path, profile: bytes, stream: Any
+    tmp_path: Path, labelled_profile: bytes, stream: Any
 ) -> None:
-    found = replayed(set_up(tmp_path, profile), write_events(tmp_path / "events.jsonl", stream))
+    found = replayed(set_up(tmp_path, labelled_profile), write_events(tmp_path / "events.jsonl", stream))
     assert [d["revision"] for d in found] == [0, 1] * len(WRONG)
     assert [d["window"] for d in found[::2]] == [d["window"] for d in found[1::2]]
     assert [d["verdict"] for d in found[1::2]] == ["drift" if wrong else "ok" for wrong in WRONG]
@@ -77,9 +64,11 @@ def test_labels_beside_predictions_are_judged_right_after_the_window(
         assert by_name["accuracy"]["low"] < right < by_name["accuracy"]["high"]
 
 
-def test_late_labels_come_to_the_same_verdicts_from_enough_of_them(tmp_path: Path, profile: bytes, stream: Any) -> None:
+def test_late_labels_come_to_the_same_verdicts_from_enough_of_them(
+    tmp_path: Path, labelled_profile: bytes, stream: Any
+) -> None:
     predictions, labels = apart(stream)
-    settings = set_up(tmp_path, profile)
+    settings = set_up(tmp_path, labelled_profile)
     found = replayed(settings, write_events(tmp_path / "events.jsonl", merged(predictions, labels)))
     late = second(found)
     assert [d["window"] for d in late] == [d["window"] for d in found if d["revision"] == 0]
@@ -92,8 +81,8 @@ def test_late_labels_come_to_the_same_verdicts_from_enough_of_them(tmp_path: Pat
 
 
 @pytest.mark.parametrize("window", [TIME, COUNT])
-def test_run_and_replay_agree_on_late_labels(tmp_path: Path, profile: bytes, stream: Any, window: Any) -> None:
-    settings = set_up(tmp_path, profile, window=window)
+def test_run_and_replay_agree_on_late_labels(tmp_path: Path, labelled_profile: bytes, stream: Any, window: Any) -> None:
+    settings = set_up(tmp_path, labelled_profile, window=window)
     write_events(tmp_path / "events.jsonl", merged(*apart(stream)))
     want = replayed(settings, tmp_path / "events.jsonl")
     run(settings)
@@ -101,10 +90,10 @@ def test_run_and_replay_agree_on_late_labels(tmp_path: Path, profile: bytes, str
     assert len(second(want)) == len(WRONG)
 
 
-def test_without_labels_nothing_is_said_to_be_well(tmp_path: Path, profile: bytes, stream: Any) -> None:
+def test_without_labels_nothing_is_said_to_be_well(tmp_path: Path, labelled_profile: bytes, stream: Any) -> None:
     predictions, labels = apart(stream)
     some = write_events(tmp_path / "events.jsonl", merged(predictions, labels[:60]))
-    found = second(replayed(set_up(tmp_path, profile), some))
+    found = second(replayed(set_up(tmp_path, labelled_profile), some))
     assert {(d["verdict"], d["reason"]) for d in found} == {
         ("undetermined", "stale_labels"),
         ("undetermined", "too_few_labels"),
@@ -120,14 +109,14 @@ def test_a_reference_without_labels_shows_figures_and_judges_none(folder: Path, 
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory, profile: bytes) -> Iterator[Trial]:
+def trial(tmp_path_factory: pytest.TempPathFactory, labelled_profile: bytes) -> Iterator[Trial]:
     """Late labels in the stream, some of them twice, some that differ, some for nobody."""
     folder = tmp_path_factory.mktemp("killed")
     predictions, labels = apart(labelled(events(WINDOW * len(WRONG)), wrong=WRONG))
     labels += [label | {"time": label["time"] + 40} for label in labels[::7]]
     labels += [label | {"time": label["time"] + 80, "label": 1 - label["label"]} for label in labels[::11]]
     labels += [label | {"id": f"nobody {i}"} for i, label in enumerate(labels[::13])]
-    settings = set_up(folder, profile)
+    settings = set_up(folder, labelled_profile)
     write_events(folder / "events.jsonl", merged(predictions, labels))
     want = replayed(settings, folder / "events.jsonl")
     assert [what for _, what in transitions(want)] == ["opened", "resolved"]
@@ -159,11 +148,11 @@ def test_killed_after_each_single_write_it_comes_to_the_same_judgements(trial: T
     "changed", [{"window": TIME | {"length": "125s"}}, {"events": EVENTS | {"label": LABEL | {"wait": "2h"}}}]
 )
 def test_after_a_change_of_windows_or_wait_what_waits_is_judged_on_what_is_there(
-    tmp_path: Path, profile: bytes, stream: Any, changed: dict[str, Any]
+    tmp_path: Path, labelled_profile: bytes, stream: Any, changed: dict[str, Any]
 ) -> None:
     predictions, labels = apart(stream)
     some = merged(predictions, labels)
-    settings = set_up(tmp_path, profile)
+    settings = set_up(tmp_path, labelled_profile)
     write_events(tmp_path / "events.jsonl", some[: len(some) // 2])
     with pytest.MonkeyPatch.context() as patch:  # as if it had been killed at the end
         patch.setattr(TimeWindower, "finish", lambda self: [])
@@ -173,7 +162,7 @@ def test_after_a_change_of_windows_or_wait_what_waits_is_judged_on_what_is_there
     waited = [d["window"] for d in before if d["revision"] == 0][len(second(before)) :]
     assert waited
     write_events(tmp_path / "events.jsonl", some)
-    run(set_up(tmp_path, profile, **changed))
+    run(set_up(tmp_path, labelled_profile, **changed))
     found = decided(settings)
     settled = [d for d in second(found) if d["partial"] and d["window"] in waited]
     assert [d["window"] for d in settled] == waited

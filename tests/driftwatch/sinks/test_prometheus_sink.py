@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families as parse_classic
+from prometheus_client import CollectorRegistry
+from series import read, value
 
 from detectors.score import Verdict
 from driftwatch.decision import (
@@ -23,8 +23,6 @@ from driftwatch.decision import (
 )
 from driftwatch.metrics import Metrics
 from driftwatch.sinks.prometheus import PrometheusSink
-
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture
@@ -71,21 +69,6 @@ def decision(
         threshold=None,
         caution=caution,
     )
-
-
-def read(registry: CollectorRegistry) -> Series:
-    """Every series of the classic format, by name and labels; two of one name and labels are an error."""
-    series: Series = {}
-    for family in parse_classic(generate_latest(registry).decode()):
-        for sample in family.samples:
-            key = (sample.name, frozenset(sample.labels.items()))
-            assert key not in series
-            series[key] = sample.value
-    return series
-
-
-def value(registry: CollectorRegistry, name: str, *, version: str = "3", **labels: str) -> float | None:
-    return read(registry).get((name, frozenset({"model": "credit", "version": version, **labels}.items())))
 
 
 def test_a_window_without_a_verdict_leaves_no_series_of_its_scores(
