@@ -189,32 +189,40 @@ class Router:
 
     def _copy(self, model: str, target: Target, copy: Copy) -> None:
         """Keeps a copy for the next bundle, once the answer is out; nobody waits for it."""
-        waiting = self._copies.setdefault((model, target), Bundle())
+        waiting = self._copies.get((model, target))
+        if waiting is None:
+            waiting = self._copies[model, target] = Bundle()
+            task = asyncio.create_task(self._bundles_of(model, target, waiting))
+            self._bundles.add(task)
+            task.add_done_callback(self._bundles.discard)
         if len(waiting.copies) >= copies.MOST or waiting.n_bytes + len(copy.body) > copies.MOST_BYTES // 2:
             self._metrics.mirrored.labels(model, "dropped").inc()
             return
         waiting.copies.append(copy)
         waiting.n_bytes += len(copy.body)
-        if len(waiting.copies) == 1:
-            task = asyncio.create_task(self._bundle(model, target))
-            self._bundles.add(task)
-            task.add_done_callback(self._bundles.discard)
 
-    async def _bundle(self, model: str, target: Target) -> None:
-        """Sends what has gathered after a while."""
-        await asyncio.sleep(copies.WAIT_S)
-        bundle = self._copies.pop((model, target)).copies
-        failed = len(bundle)
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError):  # then all failed
-            data = io.BytesIO(copies.encode(bundle))
-            async with self._connected().post(f"{target.url}{copies.PATH}", data=data) as answer:
-                if answer.status == 200:
-                    failed = copies.decode_copied(await answer.read()).failed
-        tally = self._tallies.setdefault((model, target.version), Tally())
-        tally.requests += len(bundle)
-        tally.errors += failed
-        self._metrics.mirrored.labels(model, "ok").inc(len(bundle) - failed)
-        self._metrics.mirrored.labels(model, "error").inc(failed)
+    async def _bundles_of(self, model: str, target: Target, waiting: Bundle) -> None:
+        """Sends what has gathered, one bundle after another, until nothing has.
+
+        So a server that hangs holds one bundle, and no more than the next one waits.
+        """
+        while True:
+            await asyncio.sleep(copies.WAIT_S)
+            bundle, waiting.copies, waiting.n_bytes = waiting.copies, [], 0
+            if not bundle:
+                del self._copies[model, target]
+                return
+            failed = len(bundle)
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError):  # all failed
+                data = io.BytesIO(copies.encode(bundle))
+                async with self._connected().post(f"{target.url}{copies.PATH}", data=data) as answer:
+                    if answer.status == 200:
+                        failed = copies.decode_copied(await answer.read()).failed
+            tally = self._tallies.setdefault((model, target.version), Tally())
+            tally.requests += len(bundle)
+            tally.errors += failed
+            self._metrics.mirrored.labels(model, "ok").inc(len(bundle) - failed)
+            self._metrics.mirrored.labels(model, "error").inc(failed)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -258,13 +266,13 @@ def _model_of(path: str) -> str | None:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """A request's body; None where it is too large."""
+    """A request's body; None where it is too large, or its sender has gone: what came of it is no request."""
     parts: list[bytes] = []
     n_bytes = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b"".join(parts)
+            return None
         part = message.get("body", b"")
         n_bytes += len(part)
         if n_bytes > MAX_BODY:

@@ -153,6 +153,27 @@ def test_a_mirror_that_hangs_delays_and_changes_nothing() -> None:
     in_world(test)
 
 
+def test_while_a_mirror_hangs_one_bundle_is_under_way_and_few_copies_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "WAIT_S", 0.001)
+    monkeypatch.setattr(copies, "MOST", 50)
+
+    async def test(world: World) -> None:
+        gate = world.backends[1].gate = asyncio.Event()
+        world.backends[1].answer = b'{"answered": 1, "failed": 0}'
+        world.router.switch("credit", Table((world.target(1),), mirror=world.target(2, 0.0)))
+        for i in range(200):
+            await world.ask(i)
+        assert len(world.backends[1].bodies) == 1
+        first = len(copies.decode(world.backends[1].bodies[0]))
+        gate.set()
+        while world.router.tally("credit").get(2, Traffic()).requests < first + 50:
+            await asyncio.sleep(0.01)
+        sent = [copy for body in world.backends[1].bodies for copy in copies.decode(body)]
+        assert [json.loads(copy.body)["id"] for copy in sent] == [f"r{i}" for i in range(first + 50)]
+
+    in_world(test)
+
+
 def test_every_request_is_copied_once_in_few_bundles() -> None:
     async def test(world: World) -> None:
         world.router.switch("credit", Table((world.target(1),), mirror=world.target(2, 0.0)))
