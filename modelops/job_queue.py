@@ -4,13 +4,14 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from modelops import policy
 from modelops.alarm import Alarm
 from modelops.errors import StateError
-from modelops.job import AlarmResolved, Happening, Job, advance
+from modelops.job import AlarmResolved, Happening, Job, JobState, advance
 from modelops.policy import Limits
 from modelops.state import state_errors, transaction
 
@@ -158,9 +159,10 @@ class JobQueue:
             return [_decode(body) for (body,) in rows]
 
     def counts(self) -> dict[str, int]:
-        """How many jobs are in each state."""
+        """How many jobs are in each state, those without one too."""
         with state_errors(self._path):
-            return dict(self._database.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+            found = dict(self._database.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+        return {state: found.get(state, 0) for state in get_args(JobState)}
 
     def _read(self, job_id: str) -> Job:
         row = self._database.execute("SELECT body FROM jobs WHERE id = ?", (job_id,)).fetchone()

@@ -259,7 +259,7 @@ def test_a_flapping_alarm_leaves_nothing_queued(tmp_path: Path) -> None:
         desk.now_s += 1
         desk.send(start=at(i), alarm=f"a{i}")
         desk.send(start=at(i), alarm=f"a{i}", transition="resolved")
-    assert desk.queue.counts() == {"rejected": 1, "recorded": 19}
+    assert {state: n for state, n in desk.queue.counts().items() if n} == {"rejected": 1, "recorded": 19}
     desk.database.close()
 
 

@@ -39,7 +39,7 @@ def test_webhooks_are_answered_and_what_became_of_them_can_be_read(tmp_path: Pat
         assert made.get("/v1/models") == {"credit": {"aliases": {}, "versions": []}}
         metrics = ask(f"{made.api}/metrics")[1]
         for line in ('modelops_webhooks_total{status="202"} 1.0', 'modelops_webhooks_total{status="401"} 1.0',
-                     'modelops_jobs{state="recorded"} 1.0'):  # fmt: skip
+                     'modelops_jobs{state="recorded"} 1.0', 'modelops_jobs{state="running"} 0.0'):  # fmt: skip
             assert line in metrics
         second = run("serve", "-c", config)
         assert (second.returncode, "held by process" in second.stderr) == (3, True)
