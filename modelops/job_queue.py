@@ -40,7 +40,7 @@ class JobQueue:
         with state_errors(self._path), transaction(self._database):
             known = self._database.execute("SELECT job, said FROM hooks WHERE id = ?", (webhook_id,)).fetchone()
             if known is not None:
-                return Receipt(*known, is_new=False)
+                return Receipt(known[0], known[1], is_new=False)
             receipt = self._receive(alarm, limits, now_s)
             self._database.execute(
                 "INSERT INTO hooks VALUES (?, ?, ?, ?)", (webhook_id, now_s, receipt.job, receipt.said)

@@ -10,6 +10,8 @@ from modelops.job import IN_VAIN, Action, Corrected, Job, retry_id
 
 DAY_S = 86_400.0
 ACTIONS: dict[str, Action] = {"covariate": "retrain", "concept": "retrain", "prior": "recalibrate"}
+Opened = tuple[Alarm, str]
+"""An open alarm and the id of its first job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +98,14 @@ def revive(jobs: Sequence[Job], limits: Limits, *, champion: str | None, now_s: 
     return changed
 
 
-Opened = tuple[Alarm, str]
-"""An open alarm and the id of its first job."""
-
-
 def retry(
     alarms: Sequence[Opened], jobs: Sequence[Job], limits: Limits, *, champion: str | None, now_s: float
 ) -> list[Job]:
     """What changes because an alarm is open still though its job ended in vain: a new job, or when it is to begin.
 
-    `alarms`: the model's open ones, the newest first. One is tried, the newest: a
-    retraining on the rows since then is as good for those before it. The wait after a job, `cooldown_s`, doubles with
-    each retry of an alarm, up to a day: an alarm whose end we were never told costs one training a day.
+    `alarms`: the model's open ones, the newest first. Only that one is tried: what is trained on the rows since then is
+    as good for those before it. The wait after a job, `cooldown_s`, doubles with each retry of an alarm, up to a day:
+    an alarm whose end we were never told costs one training a day.
     """
     wanted: dict[str, float] = {}
     changed: list[Job] = []
