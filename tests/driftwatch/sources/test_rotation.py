@@ -1,4 +1,4 @@
-"""Logs that were rotated while nobody followed them, or faster than they were read: nothing is left out or read twice."""
+"""Logs that were rotated while nobody followed, or faster than they were read: nothing is left out or read twice."""
 
 import os
 import shutil
