@@ -1,6 +1,7 @@
 """What both of our HTTP servers share: sockets, problems as JSON, bodies under a limit, uvicorn without its signals."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from http import HTTPStatus
@@ -29,6 +30,12 @@ class Server(uvicorn.Server):
         """Captures none."""
         yield
 
+    def leave(self) -> None:
+        """Each answer ends its connection from now on: else one that is kept could be used just as it is closed."""
+        last = (b"connection", b"close")
+        self.config.encoded_headers.append(last)  # what uvicorn makes of it anew every second
+        self.server_state.default_headers = [*self.server_state.default_headers, last]
+
 
 def server(app: App) -> Server:
     """A server for an app that serves until its `should_exit`; requests in progress are answered first."""
@@ -38,6 +45,24 @@ def server(app: App) -> Server:
             timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=75, server_header=False,
         )
     )  # fmt: skip
+
+
+def handed_down() -> dict[str, socket.socket]:
+    """Listening sockets that a parent has opened and keeps open, by name, as systemd's socket units hand them down.
+
+    While we are restarted, connections wait in them. Raises ConfigError where one is not what it is said to be.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    found = {}
+    for number, name in enumerate(names[: int(os.environ.get("LISTEN_FDS", "0"))], 3):
+        try:
+            found[name] = socket.socket(fileno=number)
+        except OSError as error:
+            raise ConfigError(f"`LISTEN_FDS`: {name!r} must be a listening socket; {error}.") from error
+        found[name].set_inheritable(False)  # model servers must not keep it open
+    return found
 
 
 def listen(host: str, port: int) -> socket.socket:
