@@ -1,8 +1,10 @@
 """What both of our HTTP servers share: sockets, problems as JSON, bodies under a limit, uvicorn without its signals."""
 
+import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 GRACE_S = 10
+LEAVE_S, LAST_S = 5.0, 0.3
 
 
 class Server(uvicorn.Server):
@@ -30,11 +33,25 @@ class Server(uvicorn.Server):
         """Captures none."""
         yield
 
-    def leave(self) -> None:
-        """Each answer ends its connection from now on: else one that is kept could be used just as it is closed."""
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more connections; those just taken have a moment to send what they came for, before any is closed."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        await asyncio.sleep(LAST_S)
+        await super().shutdown(sockets)
+
+    async def leave(self) -> None:
+        """Ends connections by their next answer: one that we close may just be used. At most LEAVE_S are waited for."""
+        if not self.config.loaded:  # it has not begun
+            return
         last = (b"connection", b"close")
         self.config.encoded_headers.append(last)  # what uvicorn makes of it anew every second
         self.server_state.default_headers = [*self.server_state.default_headers, last]
+        before, until_s = self.server_state.connections.copy(), time.monotonic() + LEAVE_S  # another thread's
+        while before & self.server_state.connections.copy() and time.monotonic() < until_s:
+            await asyncio.sleep(0.05)
 
 
 def server(app: App) -> Server:

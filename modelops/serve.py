@@ -37,7 +37,6 @@ STILL_S = 30.0  # a controller that has not ticked for longer is not alive
 MIRROR_S = 10.0
 BUSY_S = 2.0  # of a locked state file: probes are to be answered meanwhile
 READY_S = 30.0  # at most; until champions answer, requests wait in the router's socket
-LEAVE_S = 1.0  # from SIGTERM on each answer ends its connection, and then no more are taken
 log = logging.getLogger("modelops")
 
 
@@ -130,13 +129,14 @@ async def _serve_all(
         for http in https:
             http.should_exit = True
 
-    def leave() -> None:
-        for http in https:
-            http.leave()
-        asyncio.get_running_loop().call_later(LEAVE_S, stop)
+    leaving: set[asyncio.Task[None]] = set()
+
+    async def leave() -> None:
+        await asyncio.gather(*(http.leave() for http in https))
+        stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, leave)
+        asyncio.get_running_loop().add_signal_handler(number, lambda: leaving.add(asyncio.create_task(leave())))
     tasks = [asyncio.create_task(_again(step, pause_s)) for step, pause_s in loops]
     for task in tasks:  # a loop that ends has failed in a way that nobody foresaw: no service without it
         task.add_done_callback(lambda _: stop())

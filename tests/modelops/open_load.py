@@ -35,6 +35,7 @@ class Load:
         self.done: list[Answered] = []
         self._url, self._rate, self._name = f"{url}/v1/models/credit:predict", rate, name
         self._rows = world.features(2000, seed)
+        self._began_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -74,11 +75,16 @@ class Load:
         due_s = [one.due_s for one in self.failed]
         return max(due_s) - min(due_s) if due_s else 0.0
 
+    def now_s(self) -> float:
+        """How long the load lasts, as `due_s` counts."""
+        return time.perf_counter() - self._began_s
+
     async def _run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=LEFT_S)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            began_s, tasks, i = time.perf_counter(), set(), 0
+            self._began_s = began_s = time.perf_counter()
+            tasks, i = set(), 0
             while not self._stop.is_set():
                 due_s = i / self._rate
                 await asyncio.sleep(max(began_s + due_s - time.perf_counter(), 0))
