@@ -34,7 +34,7 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Takes no more connections; those just taken have a moment to send what they came for, before any is closed."""
+        """Takes no more connections; those just taken have a moment to send their requests before any is closed."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:
