@@ -47,8 +47,8 @@ def make_feed(
     config_path: Path,
     schema: Schema,
     remembered: Remembered,
-    *,
     spool: Spool | None,
+    *,
     member: str,
     lacks: Callable[[str | None], object],
 ) -> Feed:
