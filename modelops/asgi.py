@@ -22,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 GRACE_S = 10
-LEAVE_S, LAST_S = 5.0, 0.3
+LEAVE_S, LAST_S = 5.0, 1.0
 
 
 class Server(uvicorn.Server):
@@ -39,7 +39,9 @@ class Server(uvicorn.Server):
             server.close()
         for listener in sockets or []:
             listener.close()
-        await asyncio.sleep(LAST_S)
+        until_s = time.monotonic() + LAST_S
+        while self.server_state.connections and time.monotonic() < until_s:
+            await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
     async def leave(self) -> None:
