@@ -164,7 +164,7 @@ class JsonLinesSource:
         known = self._before.positions
         found: dict[Shard, tuple[Path, bool, int]] = {}
         for other, is_named in neighbours(path):
-            with suppress(FileNotFoundError), open_bytes(other) as file:
+            with suppress(FileNotFoundError, PermissionError), open_bytes(other) as file:  # another program's, maybe
                 status = os.fstat(file.fileno())
                 its = _shard(path, file, whole_line=False)
                 if log is not None and os.path.samestat(status, os.fstat(log.fileno())):

@@ -1,6 +1,5 @@
 """An alarm that is open still when its job has ended in vain is tried again, ever more rarely, until it is over."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +8,6 @@ import pytest
 from modelops.job import Crashed, Job, LabelsMissing, Registered, RolloutEnded, Taken
 from modelops.job_queue import KEPT_S
 from modelops.policy import DAY_S, Limits
-from modelops.times import rfc3339
-from tests.modelops import served_model, world
-from tests.modelops.service import Service, Traffic, ask, run, service, wait_for
 from tests.modelops.test_receiver import NOW_S, Desk, at, end
 
 HOUR_S = 3600.0
@@ -181,48 +177,3 @@ def rows(desk: Desk) -> tuple[int, int]:
     counted = (desk.database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("hooks", "alarms"))
     hooks, alarms = counted
     return hooks, alarms
-
-
-@pytest.mark.slow
-def test_a_second_attempt_is_promoted_though_the_service_is_killed_before_and_while_it_begins(tmp_path: Path) -> None:
-    pytest.importorskip("mlflow", reason="needs the extra modelops")
-    config = world.make_folder(tmp_path, entry={"policy": {"cooldown": "4s"}})
-    served_model.register(config)
-    changed_s, log = time.time() - 600, tmp_path / "log" / "predictions.jsonl"
-    log.parent.mkdir()
-    world.write_events(log, 1000, 2, start_s=changed_s, changed=False)  # nothing to gain from these
-    with service(config) as made:
-        wait_for(lambda: ask(f"{made.router}/readyz")[0] == 200, made.text)
-        first = made.hook(start=rfc3339(changed_s))[1]["job"]
-        wait_for(lambda: made.job()["retry_s"] is not None, made.text)
-        made.kill()
-        made.up()
-        wait_for(lambda: job_of(made, f"{first}-2", "waiting_for_labels"), made.text)
-        said = made.job()["reason"]
-        assert said.startswith(f"no labelled row came since job {first}, which was judged on the same ")
-        snapshots = list((tmp_path / "state" / "snapshots").iterdir())
-        made.kill()
-        world.write_events(log, 3000, 3, start_s=changed_s + 150, changed=True)
-        made.up()
-        wait_for(lambda: job_of(made, f"{first}-2", "running"), made.text)
-        made.kill()
-        made.up()
-        with Traffic(made.router, tmp_path / "log" / "labels.jsonl"):
-            wait_for(lambda: job_of(made, f"{first}-2", "promoted"), lambda: (made.text(), made.job()))
-        assert len(snapshots) == 1
-        jobs = made.get("/v1/jobs")
-        assert [(job["id"], job["state"], job["retry"]) for job in jobs] == [
-            (f"{first}-2", "promoted", 1),
-            (first, "rejected", 0),
-        ]
-        assert jobs[1]["reason"].startswith("not promotable")
-        assert made.get("/v1/models")["credit"]["aliases"] == {"champion": 2, "previous": 1}
-    listed = run("jobs", "-c", config).stdout
-    assert f"{first}-2" in listed
-    assert "rejected: " in listed
-
-
-def job_of(made: Service, job_id: str, state: str) -> bool:
-    """Whether the newest job is that one, in that state."""
-    job = made.job()
-    return job is not None and (job["id"], job["state"]) == (job_id, state)
