@@ -255,7 +255,7 @@ def run(config: Config, config_path: Path) -> None:
         found = references.profiles_for(config, config_path, store, runtime.health.turned)
         schema = references.schema_with_hints(config, found)
         assigned = references.assignments(store, found, remembered)
-        feed = make_feed(config, config_path, schema, spool=spool, member=store.store_id, lacks=runtime.source_is)
+        feed = make_feed(config, config_path, schema, remembered, spool, member=store.store_id, lacks=runtime.source_is)
         if isinstance(feed.source, KafkaEvents):
             stack.callback(feed.source.leave)
         dead = DeadLetters(config.state.path.parent / "dead")

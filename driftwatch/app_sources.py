@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from driftwatch.checkpoint import restored_shards
 from driftwatch.config import Config
 from driftwatch.config_connections import FileSource, HttpSource, KafkaSource
 from driftwatch.decode.bodies import BodyDecoder
@@ -14,11 +16,12 @@ from driftwatch.errors import ConfigError
 from driftwatch.halves import Halves
 from driftwatch.metrics import Metrics
 from driftwatch.protocols import Decoder, Source
-from driftwatch.records import Schema
+from driftwatch.records import Schema, Shard
 from driftwatch.sources import http
 from driftwatch.sources.kafka import KafkaSource as KafkaEvents
 from driftwatch.sources.kafka_client import Client, Connection
 from driftwatch.sources.merged import MergedSource
+from driftwatch.sources.rotation import ReadBefore
 from driftwatch.sources.spool import Spool
 from driftwatch.sources.tabular import holds_labels_alone, only_labels, open_file_source
 from driftwatch.store import Remembered
@@ -43,14 +46,15 @@ def make_feed(
     config: Config,
     config_path: Path,
     schema: Schema,
-    *,
+    remembered: Remembered,
     spool: Spool | None,
+    *,
     member: str,
     lacks: Callable[[str | None], object],
 ) -> Feed:
     """The configured source and its decoder. `spool`: of an http source; `member`: our name in a Kafka group.
 
-    `lacks` is told what keeps the source from being read. Raises ConfigError.
+    `remembered`: by an earlier run. `lacks` is told what keeps the source from being read. Raises ConfigError.
     """
     if config.labels is not None:
         raise ConfigError(
@@ -65,12 +69,23 @@ def make_feed(
         halves = Halves(config.source.match)
         source = make_kafka_source(config.source, config, config_path, member, lacks)
         return Feed(source, BodyDecoder(schema, halves, form, splits=False), halves)
-    return make_file_feed(config, schema)
+    return make_file_feed(config, schema, before=read_before(remembered))
 
 
-def make_file_feed(config: Config, schema: Schema, paths: Sequence[Path] = ()) -> Feed:
+def read_before(remembered: Remembered) -> ReadBefore:
+    """What is remembered of files, in the order of the event times that they have shown."""
+    states = {shard: state for shard, state in restored_shards(remembered).items() if state.position is not None}
+    ordered = sorted(states, key=lambda shard: max(states[shard].clock_s, default=-inf))
+    positions = {shard: position for shard in ordered if (position := states[shard].position) is not None}
+    return ReadBefore(positions, {Shard(pane.shard) for pane in remembered.panes})
+
+
+def make_file_feed(
+    config: Config, schema: Schema, paths: Sequence[Path] = (), before: ReadBefore | None = None
+) -> Feed:
     """The configured file, or those that are replayed instead of any source, and a decoder. Raises ConfigError."""
-    source, form = make_replay(schema, paths) if paths else make_source(config, schema), config.events.decode
+    source = make_replay(schema, paths) if paths else make_source(config, schema, before)
+    form = config.events.decode
     if form == "json":
         return Feed(source, JsonDecoder(schema))
     halves = Halves(config.source.match if isinstance(config.source, KafkaSource | HttpSource) else MATCH_S)
@@ -88,15 +103,17 @@ def make_replay(schema: Schema, paths: Sequence[Path]) -> Source:
     return MergedSource(opened, schema, labels=labels)
 
 
-def make_source(config: Config, schema: Schema) -> Source:
-    """The configured source. Raises ConfigError."""
+def make_source(config: Config, schema: Schema, before: ReadBefore | None) -> Source:
+    """The configured file. `before`: what was read of it. Raises ConfigError."""
     source = config.source
     if source is None:
         raise ConfigError("`source` must say where events come from; got none. Add it to the configuration.")
     if not isinstance(source, FileSource):
         raise ConfigError(f"`source.kind` must be file; got {source.kind!r}. Replay a file, or run the sidecar.")
     place, labels = source.path.predictions, source.path.labels
-    predictions = open_file_source("-" if str(place) == "-" else Path(place), schema, follow=source.follow)
+    predictions = open_file_source(
+        "-" if str(place) == "-" else Path(place), schema, follow=source.follow, before=before, warn=log.error
+    )
     if labels is None:
         return predictions
     if source.follow:

@@ -1,7 +1,10 @@
 """What both of our HTTP servers share: sockets, problems as JSON, bodies under a limit, uvicorn without its signals."""
 
+import asyncio
 import contextlib
+import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 GRACE_S = 10
+LEAVE_S, LAST_S = 5.0, 1.0
 
 
 class Server(uvicorn.Server):
@@ -29,6 +33,28 @@ class Server(uvicorn.Server):
         """Captures none."""
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more connections; those just taken have a moment to send their requests before any is closed."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        until_s = time.monotonic() + LAST_S
+        while self.server_state.connections and time.monotonic() < until_s:
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+    async def leave(self) -> None:
+        """Ends connections by their next answer: one that we close may just be used. At most LEAVE_S are waited for."""
+        if not self.config.loaded:  # it has not begun
+            return
+        last = (b"connection", b"close")
+        self.config.encoded_headers.append(last)  # what uvicorn makes of it anew every second
+        self.server_state.default_headers = [*self.server_state.default_headers, last]
+        before, until_s = self.server_state.connections.copy(), time.monotonic() + LEAVE_S  # another thread's
+        while before & self.server_state.connections.copy() and time.monotonic() < until_s:
+            await asyncio.sleep(0.05)
+
 
 def server(app: App) -> Server:
     """A server for an app that serves until its `should_exit`; requests in progress are answered first."""
@@ -38,6 +64,24 @@ def server(app: App) -> Server:
             timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=75, server_header=False,
         )
     )  # fmt: skip
+
+
+def handed_down() -> dict[str, socket.socket]:
+    """Listening sockets that a parent has opened and keeps open, by name, as systemd's socket units hand them down.
+
+    While we are restarted, connections wait in them. Raises ConfigError where one is not what it is said to be.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    found = {}
+    for number, name in enumerate(names[: int(os.environ.get("LISTEN_FDS", "0"))], 3):
+        try:
+            found[name] = socket.socket(fileno=number)
+        except OSError as error:
+            raise ConfigError(f"`LISTEN_FDS`: {name!r} must be a listening socket; {error}.") from error
+        found[name].set_inheritable(False)  # model servers must not keep it open
+    return found
 
 
 def listen(host: str, port: int) -> socket.socket:

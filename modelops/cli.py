@@ -168,6 +168,8 @@ def jobs(options: argparse.Namespace) -> int:
             version = "" if job.new_version is None else f" -> version {job.new_version}"
             print(f"{rfc3339(int(job.created_s))}  {job.id}  {job.model} {job.version} {job.kind}{version}")
             print(f"    {job.state}: {job.reason or ', '.join(job.done) or 'not begun'}")
+            if job.retry_s is not None:
+                print(f"    the alarm is open still: tried again at {rfc3339(int(job.retry_s))}")
     sys.stdout.flush()
     return 0
 

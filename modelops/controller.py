@@ -176,7 +176,7 @@ class Controller:
         self._measured.pop(rollout.model, None)
         job = next((job for job in self.queue.jobs(rollout.model) if job.id == rollout.id), None)
         if job is not None:
-            told = RolloutEnded(rollout.phase == "promoted", rollout.reason)
+            told = RolloutEnded(rollout.phase == "promoted", rollout.reason, rollout.reason == machine.ABORTED)
             self.queue.note(job.id, told, now_s=time.time())
 
     def _switch(self, model: str, wanted: Wanted) -> None:

@@ -22,6 +22,7 @@ STEPS = ("snapshot", "contract", "train", "gate", "profile", "register")
 """What the subprocess does, in order; each leaves a result that a restart does not make again."""
 
 ACTIVE: frozenset[JobState] = frozenset({"queued", "running", "waiting_for_labels", "rolling_out"})
+IN_VAIN: frozenset[JobState] = frozenset({"rejected", "failed", "rolled_back"})
 WAIT_S, LONGEST_WAIT_S = 5.0, 300.0  # between two looks for labels: a tenth of the job's age within these
 
 
@@ -30,6 +31,10 @@ class Job(msgspec.Struct, frozen=True):
 
     `done`: steps with a result. `due_s`: not taken before. `deadline_s`: until when labels are waited for, None before
     they were missed. `new_version`: what it registered. `covered_by`: the job of another alarm that this one waits for.
+
+    An alarm that is open still when its job has ended without a promotion is tried again, in a job of its own: the
+    `retry`th one after `retry_of`, the alarm's first. `retry_s`: when the next one begins, where one is to come.
+    `is_final`: a person ended it, and none comes.
     """
 
     id: str
@@ -49,11 +54,25 @@ class Job(msgspec.Struct, frozen=True):
     new_version: int | None = None
     finished_s: float | None = None
     covered_by: str | None = None
+    retry: int = 0
+    retry_of: str | None = None
+    retry_s: float | None = None
+    is_final: bool = False
 
     @property
     def is_active(self) -> bool:
         """Whether something is still to come."""
         return self.state in ACTIVE
+
+    @property
+    def first_id(self) -> str:
+        """The alarm's first job."""
+        return self.retry_of or self.id
+
+    @property
+    def previous_id(self) -> str | None:
+        """The alarm's job before this one."""
+        return None if not self.retry else retry_id(self.first_id, self.retry - 1)
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -94,10 +113,11 @@ class Registered(msgspec.Struct, frozen=True):
 
 
 class RolloutEnded(msgspec.Struct, frozen=True):
-    """The rollout's outcome."""
+    """The rollout's outcome. `by_person`: somebody aborted it."""
 
     promoted: bool
     report: str
+    by_person: bool = False
 
 
 class AlarmResolved(msgspec.Struct, frozen=True):
@@ -115,6 +135,11 @@ class Corrected(msgspec.Struct, frozen=True):
 
 
 Happening = Corrected | Taken | Done | LabelsMissing | Rejected | Crashed | Registered | RolloutEnded | AlarmResolved
+
+
+def retry_id(first_id: str, retry: int) -> str:
+    """The id of an alarm's first job, or of a later one: `…-2` is the second."""
+    return f"{first_id}-{retry + 1}" if retry else first_id
 
 
 def advance(job: Job, happening: Happening, now_s: float) -> Job:
@@ -142,8 +167,8 @@ def advance(job: Job, happening: Happening, now_s: float) -> Job:
             return _with(job, state="queued", attempts=tried, reason=report, due_s=now_s + 2.0**tried)
         case Registered(version, report), "running":
             return _with(job, state="rolling_out", new_version=version, reason=report)
-        case RolloutEnded(promoted, report), "rolling_out":
-            return _end(job, "promoted" if promoted else "rolled_back", report, now_s)
+        case RolloutEnded(promoted, report, by_person), "rolling_out":
+            return _end(job, "promoted" if promoted else "rolled_back", report, now_s, is_final=by_person)
         case Corrected(kind, None, reason), "queued" | "waiting_for_labels":
             said = f"the alarm changed from {job.kind} to {kind}: {reason}"
             return _end(_with(job, kind=kind), "recorded", said, now_s)
@@ -157,7 +182,7 @@ def advance(job: Job, happening: Happening, now_s: float) -> Job:
         case AlarmResolved(reason), "recorded" if job.covered_by is not None:
             return _with(job, covered_by=None, reason=f"{job.reason} The alarm resolved{reason}.")
         case AlarmResolved(), _:
-            return job
+            return _with(job, retry_s=None)
         case _ if not job.is_active:
             return job
     raise StateError(f"a job that is {job.state} cannot see {type(happening).__name__}; it is job {job.id}.")

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import msgspec
 
 from modelops.alarm import Alarm
-from modelops.job import Action, Corrected, Job
+from modelops.job import IN_VAIN, Action, Corrected, Job, retry_id
 
 DAY_S = 86_400.0
 ACTIONS: dict[str, Action] = {"covariate": "retrain", "concept": "retrain", "prior": "recalibrate"}
+Opened = tuple[Alarm, str]
+"""An open alarm and the id of its first job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def update(job: Job, alarm: Alarm, others: Sequence[Job], limits: Limits, *, cha
         return job if job.kind == alarm.kind else _recorded(changed, said, now_s)
     if job.covered_by is not None:
         return msgspec.structs.replace(job, kind=alarm.kind, action=ACTIONS[alarm.kind])
-    if job.kind == alarm.kind:
+    if job.kind == alarm.kind or job.retry:  # a retry begins as retries do
         return job
     decided = decide(alarm, others, limits, champion=champion, now_s=now_s)
     return msgspec.structs.replace(decided, id=job.id)
@@ -96,6 +98,68 @@ def revive(jobs: Sequence[Job], limits: Limits, *, champion: str | None, now_s: 
     return changed
 
 
+def retry(
+    alarms: Sequence[Opened], jobs: Sequence[Job], limits: Limits, *, champion: str | None, now_s: float
+) -> list[Job]:
+    """What changes because an alarm is open still though its job ended in vain: a new job, or when it is to begin.
+
+    `alarms`: the model's open ones, the newest first. Only that one is tried: what is trained on the rows since then is
+    as good for those before it. The wait after a job, `cooldown_s`, doubles with each retry of an alarm, up to a day:
+    an alarm whose end we were never told costs one training a day.
+    """
+    wanted: dict[str, float] = {}
+    changed: list[Job] = []
+    found = _in_vain(alarms, jobs, champion)
+    if found is not None:
+        alarm, last = found
+        due_s = _retry_s(last, jobs, limits)
+        if now_s < due_s:
+            wanted[last.id] = due_s
+        else:
+            changed.append(_next(last, alarm, now_s))
+    stale = [job for job in jobs if job.retry_s != wanted.get(job.id)]
+    return changed + [msgspec.structs.replace(job, retry_s=wanted.get(job.id)) for job in stale]
+
+
+def _in_vain(
+    alarms: Sequence[tuple[Alarm, str]], jobs: Sequence[Job], champion: str | None
+) -> tuple[Alarm, Job] | None:
+    """The open alarm that is to be tried again, with its last job; none while the pipeline is at fault."""
+    concerned = [(alarm, first) for alarm, first in alarms if alarm.version == champion]
+    if any(job.is_active for job in jobs) or any(data_quality(alarm) for alarm, _ in concerned):
+        return None
+    for alarm, first in concerned:
+        last = max((job for job in jobs if job.first_id == first), key=lambda job: job.retry, default=None)
+        if last is not None and last.state in IN_VAIN and not reason_against(alarm, champion):
+            return None if last.is_final else (alarm, last)
+    return None
+
+
+def _retry_s(last: Job, jobs: Sequence[Job], limits: Limits) -> float:
+    wait_s = min(limits.cooldown_s * 2.0 ** min(last.retry, 64), max(limits.cooldown_s, DAY_S))
+    ended_s = max(job.finished_s or 0.0 for job in jobs if not job.is_active and job.state != "recorded")
+    return max((last.finished_s or 0.0) + wait_s, ended_s + limits.cooldown_s, _free_s(jobs, limits))
+
+
+def _next(last: Job, alarm: Alarm, now_s: float) -> Job:
+    """The alarm's next job, of its kind as it is now."""
+    number = last.retry + 1
+    return Job(
+        id=retry_id(last.first_id, number),
+        model=last.model,
+        version=last.version,
+        kind=alarm.kind,
+        action=ACTIONS[alarm.kind],
+        alarm_id=last.alarm_id,
+        started_s=alarm.started_s,
+        created_s=now_s,
+        due_s=now_s,
+        reason=f"the alarm is open still; job {last.id} is {last.state}.",
+        retry=number,
+        retry_of=last.first_id,
+    )
+
+
 def reason_against(alarm: Alarm, champion: str | None) -> str:
     """Why an alarm starts no job; empty where it does."""
     if why_not := data_quality(alarm):
@@ -111,14 +175,18 @@ def reason_against(alarm: Alarm, champion: str | None) -> str:
 
 def _queued(job: Job, jobs: Sequence[Job], limits: Limits, now_s: float) -> Job:
     """The job, due when the cool-down after the model's last one is over and the day has room."""
-    began = sorted(other.created_s for other in jobs if other.state != "recorded")
-    due_s = now_s
-    if began:
-        due_s = max(due_s, began[-1] + limits.cooldown_s)
-    if len(began) >= limits.max_per_day:
-        due_s = max(due_s, began[-limits.max_per_day] + DAY_S)
+    began_s = max((other.created_s for other in jobs if other.state != "recorded"), default=None)
+    due_s = max(now_s, _free_s(jobs, limits))
+    if began_s is not None:
+        due_s = max(due_s, began_s + limits.cooldown_s)
     reason = "" if due_s == now_s else f"waits {due_s - now_s:.0f} s: the cool-down, or the jobs of a day, ask for it."
     return msgspec.structs.replace(job, due_s=due_s, reason=reason)
+
+
+def _free_s(jobs: Sequence[Job], limits: Limits) -> float:
+    """When the last 24 hours have room for one more job."""
+    began = sorted(job.created_s for job in jobs if job.state != "recorded")
+    return began[-limits.max_per_day] + DAY_S if len(began) >= limits.max_per_day else 0.0
 
 
 def data_quality(alarm: Alarm) -> str:

@@ -18,6 +18,7 @@ Phase = Literal["preparing", "replacing", "observing", "watching", "rolling_back
 Command = Literal["pause", "resume", "promote", "abort"]
 
 ENDED: frozenset[Phase] = frozenset({"promoted", "rolled_back"})
+ABORTED = "aborted by command"
 
 
 class Way(NamedTuple):
@@ -215,7 +216,7 @@ def _commanded(rollout: Rollout, seen: Observation, now_s: float) -> Rollout:
         case "resume" if rollout.is_paused:
             return _noted(_with(rollout, is_paused=False, entered_s=now_s), "resumed", now_s)
         case "abort" if rollout.phase != "rolling_back":
-            return _back(rollout, "aborted by command", now_s)
+            return _back(rollout, ABORTED, now_s)
         case "promote" if rollout.phase == "observing":
             return _enter(rollout, "watching", "promoted by command", now_s)
     return rollout

@@ -93,6 +93,11 @@ class Router:
         if self._tables.get(model) != table:
             self._tables = {**self._tables, model: table}
 
+    def serves(self, model: str) -> bool:
+        """Whether a version of a model is ready."""
+        table = self._tables.get(model)
+        return table is not None and bool(table.targets)
+
     def restart(self, model: str) -> None:
         """Counts a model's traffic anew, as at the beginning of a phase."""
         self._tallies = {key: tally for key, tally in self._tallies.copy().items() if key[0] != model}

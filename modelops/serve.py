@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from modelops.steps import write
 STILL_S = 30.0  # a controller that has not ticked for longer is not alive
 MIRROR_S = 10.0
 BUSY_S = 2.0  # of a locked state file: probes are to be answered meanwhile
+READY_S = 30.0  # at most; until champions answer, requests wait in the router's socket
 log = logging.getLogger("modelops")
 
 
@@ -62,6 +64,7 @@ async def serve(config: Config, config_path: Path) -> None:
         limits = {n: Limits(e.policy.cooldown, e.policy.max_per_day) for n, e in config.models.items()}
         receiver = Receiver(queue, keys, limits, Rate(config.webhook.per_minute), config.webhook.max_body)
         ticked_s, is_lost = time.monotonic(), False
+        is_ready = threading.Event()
 
         def missing() -> list[str]:
             still_s = time.monotonic() - ticked_s
@@ -75,6 +78,8 @@ async def serve(config: Config, config_path: Path) -> None:
             metrics.lost.set(is_lost)
             await controller.tick()
             ticked_s = time.monotonic()
+            if all(router.serves(name) or registry.alias(name, "champion") is None for name in config.models):
+                is_ready.set()
 
         async def revive() -> None:
             for name, limit in limits.items():
@@ -87,26 +92,34 @@ async def serve(config: Config, config_path: Path) -> None:
         api = make_app(config, receiver, parts, metrics, missing=missing)
         loops = [(tick, config.tick), (executor.step, config.tick), (revive, config.tick), (mirror, MIRROR_S)]
         try:
-            await _serve_all(config, api, router, loops)
+            await _serve_all(config, api, router, loops, is_ready)
         finally:
             servers.stop()
             database.close()
 
 
 async def _serve_all(
-    config: Config, api: asgi.App, router: Router, loops: Sequence[tuple[Callable[[], Awaitable[object]], float]]
+    config: Config,
+    api: asgi.App,
+    router: Router,
+    loops: Sequence[tuple[Callable[[], Awaitable[object]], float]],
+    is_ready: threading.Event,
 ) -> None:
     """Both HTTP servers and the loops, until a signal.
 
     The router has a thread and a loop of its own: whatever holds the others up, a locked state file say, it routes on.
     """
-    listeners = [asgi.listen(at.host, at.port) for at in (config.api, config.router)]
-    ports = {name: s.getsockname()[1] for name, s in zip(("api", "router"), listeners, strict=True)}
+    ours, given = {"api": config.api, "router": config.router}, asgi.handed_down()
+    listeners = [given.get(name) or asgi.listen(at.host, at.port) for name, at in ours.items()]
+    ports = {name: listener.getsockname()[1] for name, listener in zip(ours, listeners, strict=True)}
     write(config.state.folder / "ports.json", json.dumps(ports).encode())
     https = [asgi.server(api), asgi.server(router)]
     thread = ThreadPoolExecutor(1, "router")
 
     async def route() -> None:
+        until_s = time.monotonic() + READY_S
+        while not (is_ready.is_set() or https[1].should_exit) and time.monotonic() < until_s:
+            await asyncio.sleep(0.05)
         try:
             await https[1].serve(sockets=[listeners[1]])
         finally:
@@ -116,8 +129,14 @@ async def _serve_all(
         for http in https:
             http.should_exit = True
 
+    leaving: set[asyncio.Task[None]] = set()
+
+    async def leave() -> None:
+        await asyncio.gather(*(http.leave() for http in https))
+        stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, lambda: leaving.add(asyncio.create_task(leave())))
     tasks = [asyncio.create_task(_again(step, pause_s)) for step, pause_s in loops]
     for task in tasks:  # a loop that ends has failed in a way that nobody foresaw: no service without it
         task.add_done_callback(lambda _: stop())

@@ -1,4 +1,4 @@
-"""The state file: one SQLite file for hooks, jobs, versions, aliases, rollouts and servers.
+"""The state file: one SQLite file for hooks, alarms, jobs, versions, aliases, rollouts and servers.
 
 WAL with `synchronous = NORMAL`: a committed transaction survives SIGKILL. Several processes of one machine use it (the
 service, the command line); what may race is decided inside a transaction. WAL needs a local or block volume, not NFS.
@@ -13,16 +13,24 @@ from pathlib import Path
 
 from modelops.errors import StateError, StateUnavailable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 _APPLICATION_ID = 0x4D4F5053  # "MOPS", in the file's header
 
 _TABLES = (
-    "CREATE TABLE hooks (id TEXT PRIMARY KEY, received_s REAL NOT NULL, model TEXT NOT NULL, alarm TEXT NOT NULL,"
-    " transition TEXT NOT NULL, job TEXT, said TEXT NOT NULL)",
+    "CREATE TABLE hooks (id TEXT PRIMARY KEY, received_s REAL NOT NULL, job TEXT, said TEXT NOT NULL)",
+    "CREATE INDEX hooks_received ON hooks (received_s)",
+    "CREATE TABLE alarms (id TEXT PRIMARY KEY, model TEXT NOT NULL, job TEXT, opened_s REAL, told_s REAL NOT NULL,"
+    " is_over INTEGER NOT NULL DEFAULT 0, body BLOB)",
+    "CREATE INDEX alarms_open ON alarms (model, opened_s) WHERE NOT is_over",
+    "CREATE INDEX alarms_job ON alarms (job)",
+    "CREATE INDEX alarms_told ON alarms (told_s)",
     "CREATE TABLE jobs (id TEXT PRIMARY KEY, model TEXT NOT NULL, state TEXT NOT NULL, alarm TEXT NOT NULL,"
     " created_s REAL NOT NULL, due_s REAL NOT NULL, owner TEXT, lease_until_s REAL, body BLOB NOT NULL)",
     "CREATE INDEX jobs_model ON jobs (model, created_s)",
+    "CREATE INDEX jobs_covered ON jobs (model) WHERE state = 'recorded' AND body ->> '$.covered_by' IS NOT NULL",
+    "CREATE INDEX jobs_retries ON jobs (body ->> '$.retry_of')",
+    "CREATE INDEX jobs_due ON jobs (due_s) WHERE state IN ('queued', 'running', 'waiting_for_labels')",
     "CREATE TABLE versions (model TEXT NOT NULL, version INTEGER NOT NULL, job TEXT NOT NULL, created_s REAL NOT NULL,"
     " mirrored INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL, PRIMARY KEY (model, version), UNIQUE (model, job))",
     "CREATE TABLE aliases (model TEXT NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL,"

@@ -18,7 +18,7 @@ from modelops import gate as gates
 from modelops.bootstrap import roc_auc, value
 from modelops.config import Config, ModelEntry
 from modelops.data import Rows, Selection, Snapshot, Warehouse, read_classes, read_rows
-from modelops.errors import DataError
+from modelops.errors import DataError, TooFewLabels
 from modelops.job import STEPS, Job
 from modelops.lineage import Lineage
 from modelops.models import Model
@@ -29,6 +29,7 @@ from modelops.registry import Registry, Version
 from modelops.train import Learnt, Trained
 
 Result = TypeVar("Result", bound=msgspec.Struct)
+RECIPE = "recipe.json"  # of a job's folder: as it was when the job began
 Progress = Callable[[str, float], None]
 """Is told the step and the share of it that is done."""
 
@@ -96,10 +97,28 @@ class Work:
                 files = self._sources or (*self._entry.history, *logs, *labels)
                 with self._lineage.run("snapshot", [lineage.Dataset(file) for file in files], sql=sql) as written:
                     made = warehouse.snapshot(files, self.recipe.data, chosen)
+                    self._check_is_new(made)
                     written.append(self._dataset(made))
             return made
 
         return self._kept("snapshot", Snapshot, make)
+
+    def _check_is_new(self, made: Snapshot) -> None:
+        """Raises TooFewLabels where the alarm's last job was judged on the same rows: it would end the same way.
+
+        Not where the recipe was changed since. What was made of a log in which only other rows are new is not kept.
+        """
+        if (last := self.job.previous_id) is None:
+            return
+        folder = job_folder(self._config, last)
+        before = read_result(folder / "snapshot.json", Snapshot)
+        if before is None or not (folder / "gate.json").exists() or _rows_of(before) != _rows_of(made):
+            return
+        if (folder / RECIPE).read_bytes() != (self.folder / RECIPE).read_bytes():
+            return
+        if made.path != before.path:
+            Path(made.path).unlink()
+        raise TooFewLabels(f"no labelled row came since job {last}, which was judged on the same {made.n_rows:,}.")
 
     def contract(self) -> Agreed:
         """The rules that the rows keep."""
@@ -276,6 +295,11 @@ class Work:
             found = make()
             write(path, msgspec.json.encode(found))
         return found
+
+
+def _rows_of(snapshot: Snapshot) -> tuple[int, int, float, float]:
+    """Tells whether two snapshots since the same time hold the same rows, without reading them."""
+    return snapshot.n_rows, snapshot.n_positive, snapshot.from_s, snapshot.to_s
 
 
 def job_folder(config: Config, job_id: str) -> Path:

@@ -15,7 +15,7 @@ from modelops.job_queue import JobQueue
 from modelops.recipe import Recipe
 from modelops.registry import Registry
 from modelops.state import connect
-from modelops.steps import Progress, Work, job_folder, read_result, write
+from modelops.steps import RECIPE, Progress, Work, job_folder, read_result, write
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -95,9 +95,9 @@ def kept_recipe(config: Config, model: str, folder: Path) -> Recipe:
     class Written(msgspec.Struct):
         recipe: str
 
-    kept = read_result(folder / "recipe.json", Written)
+    kept = read_result(folder / RECIPE, Written)
     if kept is not None:
         return Recipe.model_validate_json(kept.recipe)
     recipe = recipes.load(config.model(model).recipe)
-    write(folder / "recipe.json", msgspec.json.encode(Written(recipe.model_dump_json())))
+    write(folder / RECIPE, msgspec.json.encode(Written(recipe.model_dump_json())))
     return recipe

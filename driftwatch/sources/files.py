@@ -8,6 +8,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 from driftwatch.errors import ConfigError, SourceError
 from driftwatch.protocols import Assigned, AtEnd, CommitMark, Event, Tick
 from driftwatch.records import Frames, Lines, Shard
+from driftwatch.sources.rotation import ReadBefore, neighbours
 from driftwatch.tables import reading
 
 BLOCK_BYTES = 1024 * 1024  # one read
@@ -38,9 +40,13 @@ class JsonLinesSource:
     The shard is named by the file's name and a fingerprint of its first line that is not blank (at most 64 KiB of it),
     not of its first KiB: a first line does not change when a short file grows. A file with another first line is
     another shard, so files that begin with one and the same line are one log. A file that was renamed away is read
-    to its end before the file that took its place; one that was truncated ends there and begins anew. Of files that
-    were renamed away before they could be opened nothing is read. A file that is shorter than what was read of it, but
-    begins with the same line, is a SourceError: rows may be lost, and only a person can say whether they are.
+    to its end before the file that took its place; one that was truncated ends there and begins anew. A file that is
+    shorter than what was read of it, but begins with the same line, is a SourceError: rows may be lost, and only a
+    person can say whether they are.
+
+    Files that were renamed away while nobody followed are found beside the log (`before`: what was read then): the one
+    that was being read by its first line, under whichever name, so a copy of it will do; those after it by their names
+    (`rotation.neighbours`) and the times of their last write. `warn` is told where the first one is gone.
     """
 
     def __init__(
@@ -50,6 +56,8 @@ class JsonLinesSource:
         follow: bool = False,
         batch_size: int = 2000,
         sleep: Callable[[float], None] = time.sleep,
+        before: ReadBefore | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         if follow and (path == "-" or Path(path).suffix == ".gz"):
             raise ConfigError(
@@ -60,6 +68,10 @@ class JsonLinesSource:
         self._follow = follow
         self._batch_size = batch_size
         self._sleep = sleep
+        self._before = ReadBefore() if before is None else before.of(Path(path))
+        self._warn = warn
+        self._ended: set[Shard] = set()  # files that this run has read
+        self._ended_ns = 0  # when the last one of them was written to last
         self._begun: dict[Shard, int] = {}
         self._paused: Set[Shard] = frozenset()
         self._closed = False
@@ -89,21 +101,84 @@ class JsonLinesSource:
         self._closed = True
 
     def _file_events(self, path: Path) -> Iterator[Event]:
-        with open_bytes(path) as file:  # a file that is missing at the start is an error, one that is gone later is not
-            shard = _shard(path, file, whole_line=self._follow)
-            if not self._follow and shard is not None:
-                yield from self._shard_events(shard, file, _blocks(file))
-        while self._follow and not self._closed:
-            try:
-                with open_bytes(path) as file:
-                    shard = _shard(path, file, whole_line=True)
-                    if shard is not None:
-                        yield from self._shard_events(shard, file, self._growing_blocks(path, shard, file))
-                        continue
-            except FileNotFoundError:
-                pass  # between a rename and the file that takes its place
-            self._sleep(POLL_S)
-            yield Tick()
+        if not self._follow:
+            with open_bytes(path) as file:
+                shard = _shard(path, file, whole_line=False)
+                if shard is not None:
+                    yield from self._shard_events(shard, file, _blocks(file))
+            return
+        yield from self._away_events(path)
+        while not self._closed:
+            if (found := self._next_file(path)) is None:
+                self._sleep(POLL_S)
+                yield Tick()
+                continue
+            shard, file, is_log = found
+            with file:
+                blocks = self._growing_blocks(path, shard, file) if is_log else _blocks(file)
+                yield from self._shard_events(shard, file, blocks)
+                self._ended.add(shard)
+                self._ended_ns = os.fstat(file.fileno()).st_mtime_ns
+
+    def _away_events(self, path: Path) -> Iterator[Event]:
+        """Says of each file whose rows wait for their windows' ends, and which is not read on, that it has ended.
+
+        A file that is missing at the start is an error, unless it is found under another name; one that is gone later
+        is between a rename and the file that takes its place.
+        """
+        known, log = self._before.positions, None
+        with suppress(FileNotFoundError), open_bytes(path) as file:
+            log = _shard(path, file, whole_line=True)
+            to_come = {shard for shard, _ in self._earlier(path, file, log)} | {log}
+        if log is None:
+            to_come = {shard for shard, _ in self._earlier(path, None, None)}
+            if not to_come and not path.exists():
+                open_bytes(path).close()
+        if known and not known.keys() & to_come:
+            read = ", ".join(f"{shard} to byte {at}" for shard, at in list(known.items())[-3:])
+            self._warn(
+                f"{path}: what was read before is not there any more ({read}): what was written behind it is lost. "
+                "Leave rotated files beside the log, uncompressed, until they are read."
+            )
+        for shard in sorted(self._before.waiting - to_come):
+            yield Assigned(shard)
+            yield AtEnd(shard, final=True)
+
+    def _next_file(self, path: Path) -> tuple[Shard, ByteFile, bool] | None:
+        """The file to read next, and whether it is the log itself; None where there is none yet."""
+        log = None
+        with suppress(FileNotFoundError):
+            log = open_bytes(path)
+        shard = None if log is None else _shard(path, log, whole_line=True)
+        earlier = self._earlier(path, log, shard)
+        if log is not None and (earlier or shard is None):
+            log.close()
+        if earlier:
+            with suppress(FileNotFoundError):  # renamed meanwhile
+                return earlier[0][0], open_bytes(earlier[0][1]), False
+            return None
+        return None if log is None or shard is None else (shard, log, True)
+
+    def _earlier(self, path: Path, log: ByteFile | None, shard: Shard | None) -> list[tuple[Shard, Path]]:
+        """The files that were renamed away and are to be read before the log, which is open, the oldest first."""
+        known = self._before.positions
+        found: dict[Shard, tuple[Path, bool, int]] = {}
+        for other, is_named in neighbours(path):
+            with suppress(FileNotFoundError, PermissionError), open_bytes(other) as file:  # another program's, maybe
+                status = os.fstat(file.fileno())
+                its = _shard(path, file, whole_line=False)
+                if log is not None and os.path.samestat(status, os.fstat(log.fileno())):
+                    continue
+                if its is None or its in (shard, *self._ended) or status.st_size < max(known.get(its, 0), 1):
+                    continue
+                found.pop(its, None)
+                found[its] = (other, is_named, status.st_mtime_ns)
+        if self._ended:
+            return [(s, other) for s, (other, is_named, at) in found.items() if is_named and at >= self._ended_ns]
+        if not known or shard in known:
+            return []
+        newest = max((i for i, s in enumerate(found) if s in known), default=0)
+        return [(s, other) for s, (other, is_named, _) in list(found.items())[newest:] if is_named or s in known]
 
     def _shard_events(self, shard: Shard, file: ByteFile, blocks: Iterator[bytes]) -> Iterator[Event]:
         yield Assigned(shard)

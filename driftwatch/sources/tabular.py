@@ -17,6 +17,7 @@ from driftwatch.errors import ConfigError
 from driftwatch.protocols import Assigned, AtEnd, CommitMark, Event, Source, Tick
 from driftwatch.records import Column, Frames, Kind, LabelColumn, Schema, Shard
 from driftwatch.sources.files import HEAD_BYTES, POLL_S, JsonLinesSource, open_bytes, shard_name
+from driftwatch.sources.rotation import ReadBefore
 from driftwatch.tables import CSV, JSON_LINES, SUFFIXES, Field, Ragged, Row, candidates, locate, open_table, reading
 
 Place = tuple[str, ...]  # of a value in an event
@@ -26,10 +27,20 @@ LABEL_LINES = 64  # at which a file of JSON lines is looked to tell whether it h
 _INFINITE = {inf: msgspec.Raw(b"1e999"), -inf: msgspec.Raw(b"-1e999")}  # JSON has no other text for them
 
 
-def open_file_source(path: Path | Literal["-"], schema: Schema, *, follow: bool = False) -> Source:
-    """The source that reads a file, chosen by how its name ends; `-` is JSON lines on standard input."""
+def open_file_source(
+    path: Path | Literal["-"],
+    schema: Schema,
+    *,
+    follow: bool = False,
+    before: ReadBefore | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Source:
+    """The source that reads a file, chosen by how its name ends; `-` is JSON lines on standard input.
+
+    `before`: what an earlier run has read of it; `warn` takes a line for the log.
+    """
     if path == "-" or str(path).endswith(JSON_LINES):
-        return JsonLinesSource(path, follow=follow)
+        return JsonLinesSource(path, follow=follow, before=before, warn=warn)
     if not str(path).endswith(SUFFIXES):
         raise ConfigError(
             f"`source.path` must end in one of {', '.join(SUFFIXES)}, or be `-`; got {str(path)!r}. "

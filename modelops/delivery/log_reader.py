@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,17 +17,23 @@ MOST_LINE_BYTES = 16 << 20
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A byte of the log's file of that number. The file that is being written has the number that it will get."""
+    """A byte of the log's file of that number. The file that is being written has the number that it will get.
+
+    `is_amid`: within a line that is too long, whose rest is passed over.
+    """
 
     number: int = 1
     offset: int = 0
+    is_amid: bool = False
 
 
 class Part(NamedTuple):
-    """Rows, and the place behind them."""
+    """Rows, the place behind them, and how many lines were left out: no event with an id, or too long for one."""
 
     rows: Sequence[Row]
     end: Place
+    unreadable: int = 0
+    too_long: int = 0
 
 
 class _Named(msgspec.Struct):
@@ -52,19 +57,18 @@ class LogReader:
             number, file, is_open = open_numbered(self._log, self.place.number)
             if file is None:
                 return None
+            place = self.place if number == self.place.number else Place(number)
             with file:
-                offset = self.place.offset if number == self.place.number else 0
-                if offset > os.fstat(file.fileno()).st_size:
-                    offset = 0  # it was emptied
-                file.seek(offset)
-                data = _whole_lines(file.read(BLOCK_BYTES), file)
-            if data:
-                rows, n_bytes = _cut(data)
-                return Part(rows, Place(number, offset + n_bytes))
+                if place.offset > os.fstat(file.fileno()).st_size:
+                    place = Place(number)  # it was emptied
+                file.seek(place.offset)
+                part = _rest_of_line(file, place) if place.is_amid else _read(file, place, is_open=is_open)
+            if part is not None:
+                return part
             if is_open:
-                self.place = Place(number, offset)
+                self.place = place
                 return None
-            self.place = Place(number + 1, 0)
+            self.place = Place(number + 1)
 
     def keep(self, place: Place) -> None:
         """The rows before this place need not be read again. Raises OSError."""
@@ -104,23 +108,39 @@ def lines_after(path: Path, offset: int) -> int:
     return count
 
 
-def _whole_lines(data: bytes, file: BinaryIO) -> bytes:
+def _read(file: BinaryIO, place: Place, *, is_open: bool) -> Part | None:
+    """The next whole lines; None where there are none. What ends a file that is written no more is its last line."""
+    data = file.read(BLOCK_BYTES)
     end = data.rfind(b"\n") + 1
     if not end and len(data) == BLOCK_BYTES:
         data += file.readline(MOST_LINE_BYTES)
-        end = data.rfind(b"\n") + 1
-    return data[:end]
+        if data.endswith(b"\n"):
+            end = len(data)
+        elif len(data) >= BLOCK_BYTES + MOST_LINE_BYTES:
+            return Part((), Place(place.number, place.offset + len(data), is_amid=True), too_long=1)
+    if not end and not is_open:
+        end = len(data)
+    return _cut(data[:end], place) if end else None
 
 
-def _cut(data: bytes) -> tuple[list[Row], int]:
-    """At most MOST_ROWS rows, and how many bytes they take; a line that was torn is no row."""
+def _rest_of_line(file: BinaryIO, place: Place) -> Part | None:
+    """Passes over what there is of a line that is too long; None where there is no more yet."""
+    data = file.read(BLOCK_BYTES)
+    end = data.find(b"\n") + 1
+    return Part((), Place(place.number, place.offset + (end or len(data)), is_amid=not end)) if data else None
+
+
+def _cut(data: bytes, place: Place) -> Part:
+    """At most MOST_ROWS lines; one that was torn is no row."""
     lines = data.split(b"\n", MOST_ROWS)
-    n_bytes = len(data) - len(lines.pop())
-    rows = []
+    rest = lines.pop() if len(lines) > MOST_ROWS or not lines[-1] else b""
+    rows, unreadable = [], 0
     for line in lines:
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        try:
             rows.append(Row(_named.decode(line).id, line))
-    return rows, n_bytes
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            unreadable += bool(line.strip())
+    return Part(rows, Place(place.number, place.offset + len(data) - len(rest)), unreadable)
 
 
 def _size(path: Path) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from modelops.config import HttpTarget, KafkaTarget, ModelEntry
 from modelops.delivery.http import HttpReceiver
-from modelops.delivery.log_reader import LogReader, Part, lines_after, read_place
+from modelops.delivery.log_reader import MOST_LINE_BYTES, LogReader, Part, lines_after, read_place
 from modelops.delivery.receiver import Receiver, Unavailable, Unwanted
 from modelops.errors import DataError, StateUnavailable
 from modelops.metrics import ServerMetrics
@@ -22,6 +22,10 @@ from modelops.prediction_log import delete, rotated, shadow_log
 
 LOOK_S, BACK_OFF_S, BACK_OFF_MAX_S = 0.2, 0.5, 30.0
 TIDY_S = 5.0
+LEFT_OUT = {
+    "unreadable": "no JSON event with an `id`, as of a write that was cut off by a full disk",
+    "too_long": f"longer than {MOST_LINE_BYTES >> 20} MiB",
+}
 log = logging.getLogger("modelops")
 
 
@@ -32,10 +36,11 @@ class Delivery:
         self.name, self.place_file = name, path.with_name(f".{path.name}.{name}.place")
         self._path, self._model, self._make = path, model, make
         self._delivered = metrics.delivered.labels(model, name)
-        self._dropped = metrics.dropped.labels(model, name, "refused")
+        self._dropped = {why: metrics.dropped.labels(model, name, why) for why in ("refused", *LEFT_OUT)}
         self._waiting = metrics.waiting.labels(model, name)
         self._stop = threading.Event()
         self._said = ""
+        self._left_out: set[str] = set()  # for which reasons, as far as it was said
         self._thread = threading.Thread(target=self._run, name=f"deliver-{name}", daemon=True)
 
     def start(self) -> None:
@@ -76,6 +81,7 @@ class Delivery:
                     continue
                 self._send(receiver, part)
                 reader.keep(part.end)
+                self._count_left_out(part)
                 pause_s = BACK_OFF_S
                 self._say("")
             except Unavailable as error:
@@ -94,8 +100,20 @@ class Delivery:
             except Unwanted as unwanted:
                 refused = unwanted.n_rows
                 self._say(f"{unwanted} {refused} rows are not delivered.")
-        self._dropped.inc(refused)
+        self._dropped["refused"].inc(refused)
         self._delivered.inc(len(part.rows) - refused)
+
+    def _count_left_out(self, part: Part) -> None:
+        """Counts the lines that are no rows, and says the first one of each reason."""
+        for why, count in (("unreadable", part.unreadable), ("too_long", part.too_long)):
+            self._dropped[why].inc(count)
+            if count and why not in self._left_out:
+                self._left_out.add(why)
+                log.warning(
+                    "%s: %s: a line before byte %d of file %d is %s; it is left out. "
+                    "`model_server_dropped_rows_total` counts those that follow.",
+                    self._model, self.name, part.end.offset, part.end.number, LEFT_OUT[why],
+                )  # fmt: skip
 
     def _say(self, text: str) -> None:
         """Once, not at every try."""

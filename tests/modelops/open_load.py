@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import numpy as np
@@ -29,12 +29,16 @@ class Answered(NamedTuple):
 
 
 class Load:
-    """Sends from a thread of its own until it is left. `done` is what was answered so far."""
+    """Sends from a thread of its own until it is left. `done` is what was answered so far.
 
-    def __init__(self, url: str, rate: float, *, name: str = "o", seed: int = 7) -> None:
+    `keeps`: whether connections are used again.
+    """
+
+    def __init__(self, url: str, rate: float, *, name: str = "o", seed: int = 7, keeps: bool = True) -> None:
         self.done: list[Answered] = []
         self._url, self._rate, self._name = f"{url}/v1/models/credit:predict", rate, name
         self._rows = world.features(2000, seed)
+        self._began_s, self._keeps = 0.0, keeps
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -74,11 +78,17 @@ class Load:
         due_s = [one.due_s for one in self.failed]
         return max(due_s) - min(due_s) if due_s else 0.0
 
+    def now_s(self) -> float:
+        """How long the load lasts, as `due_s` counts."""
+        return time.perf_counter() - self._began_s
+
     async def _run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=LEFT_S)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+        kept: dict[str, Any] = {"keepalive_timeout": 30} if self._keeps else {"force_close": True}
+        connector = aiohttp.TCPConnector(limit=0, **kept)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            began_s, tasks, i = time.perf_counter(), set(), 0
+            self._began_s = began_s = time.perf_counter()
+            tasks, i = set(), 0
             while not self._stop.is_set():
                 due_s = i / self._rate
                 await asyncio.sleep(max(began_s + due_s - time.perf_counter(), 0))

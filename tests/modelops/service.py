@@ -64,11 +64,23 @@ def wait_for(what: Callable[[], Any], said: Callable[[], object] = lambda: "") -
     return found
 
 
-class Service:
-    """`modelops serve` on a configuration; it may be killed and started again."""
+HAND_DOWN = """
+import fcntl, os, sys
+for number, given in enumerate([fcntl.fcntl(int(n), fcntl.F_DUPFD, 100) for n in sys.argv[1].split(",")], 3):
+    os.dup2(given, number)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "router:api"}
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
-    def __init__(self, config: Path) -> None:
-        self.config = config
+
+class Service:
+    """`modelops serve` on a configuration; it may be killed and started again.
+
+    `listeners`: the router's and the API's sockets, which are kept open meanwhile, as systemd does.
+    """
+
+    def __init__(self, config: Path, listeners: tuple[socket.socket, ...] = ()) -> None:
+        self.config, self._listeners = config, [listener.fileno() for listener in listeners]
         self.log = config.parent / "serve.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -78,7 +90,11 @@ class Service:
         ports.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "modelops", "serve", "-c", str(self.config)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            if given := self._listeners:
+                command = [sys.executable, "-c", HAND_DOWN, ",".join(map(str, given)), *command[1:]]
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, pass_fds=self._listeners
+            )
         wait_for(ports.exists, self.text)
         found = json.loads(ports.read_text())
         self.api, self.router = (f"http://127.0.0.1:{found[name]}" for name in ("api", "router"))
@@ -150,9 +166,9 @@ def ready_servers(made: Service) -> int:
 
 
 @contextmanager
-def service(config: Path) -> Iterator[Service]:
+def service(config: Path, listeners: tuple[socket.socket, ...] = ()) -> Iterator[Service]:
     """A running service; nothing of it is left at the end."""
-    made = Service(config)
+    made = Service(config, listeners)
     try:
         made.up()
         yield made

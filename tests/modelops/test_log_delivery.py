@@ -5,12 +5,17 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelops.config import HttpTarget, KafkaTarget, ModelEntry, Rotation
+from modelops.delivery import log_reader
+from modelops.delivery.log_reader import LogReader
 from modelops.delivery.worker import Tidying, deliveries
 from modelops.metrics import ServerMetrics
 from modelops.prediction_log import PredictionLog, rotated
@@ -196,13 +201,86 @@ def test_what_is_refused_or_deleted_is_counted(world: Callable[..., World], desk
     assert len(came) + lost + 1 == 1541
 
 
-def test_lines_that_were_torn_stop_nothing(world: Callable[..., World], desk: Desk) -> None:
+def dropped(made: World, reason: str) -> float:
+    """Lines that were left out for a reason."""
+    found = [s for m in made.metrics.registry.collect() for s in m.samples if s.name.endswith("dropped_rows_total")]
+    return sum(sample.value for sample in found if sample.labels["reason"] == reason)
+
+
+def test_lines_that_were_torn_stop_nothing_and_are_counted(
+    world: Callable[..., World], desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     made = world(http_to(desk))
-    made.entry.predictions.write_bytes(b'{"id": "a", "ti\n\n[1]\n{"no": "id"}\n')
+    made.entry.predictions.write_bytes(b'{"id": "a", "ti\n\n[1]\n{"no": "id"}\n' + b"[" * 5000 + b"\n\xff\n")
     made.log.append(events("b", 1))
     made.start()
     wait_for(lambda: desk.taken)
     assert [event["id"] for event in desk.taken] == ["b-0"]
+    wait_for(lambda: dropped(made, "unreadable") == 5)
+    said = [record.message for record in caplog.records if "is left out" in record.message]
+    assert len(said) == 1
+    assert "is no JSON event with an `id`" in said[0]
+
+
+def test_a_line_that_is_too_long_is_passed_over_also_while_it_grows(
+    world: Callable[..., World], desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_reader, "BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(log_reader, "MOST_LINE_BYTES", 1 << 14)
+    made = world(http_to(desk))
+    made.log.append(events("a", 1))
+    with made.entry.predictions.open("ab") as file:
+        file.write(b'{"id": "' + b"x" * 30_000)
+        file.flush()
+        made.start()
+        wait_for(lambda: dropped(made, "too_long") == 1)
+        file.write(b"y" * 30_000 + b'"}\n')
+        file.write(b'{"id": "' + b"z" * 9_000 + b'"}\n')  # of more than one block
+    made.log.append(events("b", 1))
+    wait_for(lambda: len(desk.taken) == 3)
+    assert [len(event["id"]) for event in desk.taken] == [3, 9_000, 3]
+    assert dropped(made, "too_long") == 1
+
+
+@given(st.lists(st.sampled_from(["a", "bb" * 40, "torn", "long" * 2000, ""]), max_size=12), st.data())
+@settings(deadline=None, max_examples=60)
+def test_a_reader_that_is_killed_anywhere_has_each_row_and_counts_each_line_once(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    log, kept = folder / "p.jsonl", folder / "place"
+    lines = [b"{torn" if kind == "torn" else json.dumps({"id": kind}).encode() if kind else b"" for kind in kinds]
+    whole = b"".join(line + b"\n" for line in lines)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=3)))
+    rows: list[str] = []
+    counted = {"unreadable": 0, "too_long": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_reader, "BLOCK_BYTES", 64)
+        patch.setattr(log_reader, "MOST_LINE_BYTES", 1024)
+        for at, until in pairwise([0, *cuts, len(whole)]):
+            with log.open("ab") as file:
+                file.write(whole[at:until])
+            reader = LogReader(log, kept)
+            while (part := reader.next()) is not None:
+                rows += [row.id for row in part.rows]
+                counted["unreadable"] += part.unreadable
+                counted["too_long"] += part.too_long
+                reader.keep(part.end)
+    assert rows == [kind for kind in kinds if kind not in ("torn", "", "long" * 2000)]
+    assert counted == {"unreadable": kinds.count("torn"), "too_long": kinds.count("long" * 2000)}
+
+
+def test_the_last_line_of_a_file_that_is_written_no_more_needs_no_newline(tmp_path: Path) -> None:
+    log = tmp_path / "p.jsonl"
+    log.with_name("p.000001.jsonl").write_bytes(b'{"id": "a"}\n{"id": "b"}')
+    log.with_name("p.000002.jsonl").write_bytes(b'{"id": "c"}\n{"id": ')
+    log.write_bytes(b'{"id": "d"}\n{"id": "e"}')
+    reader, parts = LogReader(log, tmp_path / "place"), []
+    while (part := reader.next()) is not None:
+        parts.append(part)
+        reader.keep(part.end)
+    assert [row.id for part in parts for row in part.rows] == ["a", "b", "c", "d"]
+    assert sum(part.unreadable for part in parts) == 1
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def test_a_state_of_another_program_or_schema_is_refused(tmp_path: Path) -> None
     database = connect(tmp_path / "m.db")
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(StateError, match="must have schema 1; got 99"):
+    with pytest.raises(StateError, match="must have schema 2; got 99"):
         connect(tmp_path / "m.db")
     (tmp_path / "text.db").write_text("no database, but long enough to be looked at as one" * 40)
     with pytest.raises(StateError, match="must be a sound modelops state"):

@@ -40,6 +40,7 @@ from driftwatch.decode.bodies import BodyDecoder
 from driftwatch.halves import Halves
 from driftwatch.protocols import Decoder
 from driftwatch.records import Decoded, Frames, Schema, Shard
+from driftwatch.store import Remembered
 
 AT_ONCE = 50
 SCORED = "com.example.scored"
@@ -147,8 +148,9 @@ def test_broken_messages_over_kafka_are_each_counted_or_set_aside(
     kind: str, n: int, kafka_config: config.Config, tmp_path: Path
 ) -> None:
     def made(schema: Schema) -> Decoder:
+        nothing = Remembered({}, {}, [], None, {})
         feed = app_sources.make_feed(
-            kafka_config, tmp_path / "config.yaml", schema, spool=None, member="m", lacks=lambda text: None
+            kafka_config, tmp_path / "config.yaml", schema, nothing, None, member="m", lacks=lambda text: None
         )
         return feed.decoder
 
