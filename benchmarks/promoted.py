@@ -1,0 +1,172 @@
+"""False alarms against the budget under the profile of a promoted version, while nothing changes any more.
+
+`python -m benchmarks.promoted [ROWS …]` trains with the demo's recipe on so many rows of after the demo's change, builds
+the profile as a job does, and replays later rows with their labels through driftwatch. It writes docs/promoted.md;
+where ROWS are named, only their lines are written anew. `--seeds N` takes so many models (16).
+"""
+
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # before numpy
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import yaml
+from scipy.stats import chi2
+from tqdm import tqdm
+
+from benchmarks import document
+from benchmarks.concept_alarms import driftwatch
+from demo import settings
+from demo.stream import FEATURES, Applications, applications
+from modelops import train
+from modelops.data import Rows
+from modelops.models import Model
+from modelops.profile import build_profile
+from modelops.recipe import Recipe
+
+SIZES = (1300, 2600, 5200)  # rows of a snapshot; of the demo's job the middle one
+RATES = (100, 1000)  # the budget: one alarm in so many windows
+WINDOWS = 400  # that each model judges
+SEEDS = 16
+WORKERS = 2
+T0 = 1_767_571_200
+ROWS_PER_S = 300
+LABEL_AFTER = 450  # rows
+CLASSES = ("0", "1")
+RECIPE = Recipe.model_validate(settings.RECIPE)
+HEAD = ("snapshot and budget", "models × windows", "alarms", "÷ budget (95 %)", "of performance",
+        "windows that differ ÷ budget", "leaders", "commit")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one model's windows came to under one budget."""
+
+    n_rows: int
+    per: int
+    opened: int
+    of_performance: int
+    over: int
+    leaders: Counter[str]
+
+
+def rows_of(made: Applications) -> Rows:
+    """As a snapshot has them."""
+    columns = {
+        name: values.astype(object) if FEATURES[name] == "categorical" else values.astype(float)
+        for name, values in made.columns.items()
+    }
+    n = len(made.defaulted)
+    return Rows(columns, made.defaulted, T0 + np.arange(n, dtype=float), np.arange(n).astype(str))
+
+
+def challenger(rows: Rows, folder: Path) -> tuple[Model, bytes]:
+    """The model of a snapshot and its profile, as a job makes them."""
+    learnt = train.train(rows, RECIPE, champion=None, folder=folder, progress=lambda _: None)
+    predictions = train.unseen_predictions(learnt.model, rows, learnt.n_train, RECIPE)
+    about = {"model": "credit", "version": "2"}
+    profile = build_profile(rows, RECIPE.data.features, predictions, RECIPE.profile, about=about, classes=CLASSES)
+    return learnt.model, profile.to_bytes()
+
+
+def events(model: Model, made: Applications) -> Iterator[bytes]:
+    """The prediction log in the order of time: a prediction of each row, and its label a little later."""
+    scores, labels = model.score(rows_of(made).columns).tolist(), made.defaulted.tolist()
+    for i, row in enumerate([*made.rows(), *[None] * LABEL_AFTER]):
+        time_s = T0 + i / ROWS_PER_S
+        if row is not None:
+            yield msgspec.json.encode({"id": f"a{i}", "time": time_s, "features": row, "prediction": scores[i]})
+        if (j := i - LABEL_AFTER) >= 0:
+            yield msgspec.json.encode({"id": f"a{j}", "time": time_s, "label": labels[j]})
+
+
+def judged(n_rows: int, seed: int, n_windows: int) -> list[Found]:
+    """One model, its profile, and what driftwatch decides on later rows, under each budget."""
+    rng = np.random.default_rng([seed, n_rows])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, profile = challenger(rows_of(applications(n_rows, rng, changed=True)), folder)
+        (folder / "2.profile").write_bytes(profile)
+        later = applications(n_windows * settings.WINDOW, rng, changed=True)
+        (folder / "events.jsonl").write_bytes(b"\n".join(events(model, later)) + b"\n")
+        places = settings.Places(folder, *(f"http://127.0.0.1:{port}" for port in range(1, 5)))  # nobody is asked
+        settings.write_driftwatch(places, version="2", profile="2.profile")
+        config = yaml.safe_load(places.driftwatch.read_text()) | {"sinks": [{"kind": "log"}]}
+        found = []
+        for per in RATES:
+            config["alarms"] = {"budget": f"1 per {per} windows"}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            said = driftwatch(folder, "replay", "events.jsonl", "-c", "config.yaml", "--json")
+            found.append(counted(n_rows, per, [json.loads(line) for line in said.splitlines()]))
+    return found
+
+
+def counted(n_rows: int, per: int, decisions: Sequence[Any]) -> Found:
+    """What was decided, in numbers."""
+    opened = [a for d in decisions for a in d["alarms"] if a["transition"] == "opened"]
+    over = [d for d in decisions if d["verdict"] == "drift"]
+    leaders = Counter(f"{a['features'][0]['feature']}'s {a['features'][0]['detector']}" for a in opened)
+    of_performance = sum(a["class"] == "performance" for a in opened)
+    return Found(n_rows, per, len(opened), of_performance, len(over), leaders)
+
+
+def row(found: Sequence[Found], n_windows: int) -> list[str]:
+    """A line of the table, of models with equally many rows under one budget."""
+    first = found[0]
+    alarms, expected = sum(f.opened for f in found), len(found) * n_windows / first.per
+    low, high = chi2.ppf(0.025, 2 * alarms) / 2 if alarms else 0.0, chi2.ppf(0.975, 2 * alarms + 2) / 2
+    leaders = sum((f.leaders for f in found), Counter[str]()).most_common(3)
+    return [
+        f"{first.n_rows:,} rows, 1 in {first.per:,} windows", f"{len(found)} × {n_windows:,}", str(alarms),
+        f"{alarms / expected:.2f} ({low / expected:.2f}–{high / expected:.2f})",
+        str(sum(f.of_performance for f in found)), f"{sum(f.over for f in found) / expected:.2f}",
+        ", ".join(f"{name} {k}" for name, k in leaders) or "-", document.commit(),
+    ]  # fmt: skip
+
+
+TEXT = (
+    "The alarm budget under the profile that a promoted version brings. A model of the demo's recipe is trained on rows "
+    f"of after the demo's change, {RECIPE.training.hold_out:.0%} of them held out; its profile is built as a job builds "
+    f"it; then later rows of the same kind are replayed through driftwatch with their labels, in windows of "
+    f"{settings.WINDOW} rows, each judged twice. Every alarm is false. In brackets the 95 % interval of Poisson's law.",
+    f"Trees are few and small in the demo's recipe; a snapshot there has some {SIZES[1]:,} rows.",
+)
+
+
+def main() -> None:
+    """Measures, prints, writes the document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", type=int, metavar="ROWS", help=f"default: {', '.join(map(str, SIZES))}")
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"default: {SEEDS}")
+    parser.add_argument("--windows", type=int, default=WINDOWS, metavar="N", help=f"default: {WINDOWS}")
+    options = parser.parse_args()
+    tasks = [(n_rows, seed, options.windows) for n_rows in options.sizes or SIZES for seed in range(options.seeds)]
+    found: list[Found] = []
+    with ProcessPoolExecutor(WORKERS) as pool:
+        for each in tqdm(pool.map(judged, *zip(*tasks, strict=True)), total=len(tasks), unit="model"):
+            found += each
+    kinds = [(n_rows, per) for n_rows in options.sizes or SIZES for per in RATES]
+    rows = [row([f for f in found if (f.n_rows, f.per) == kind], options.windows) for kind in kinds]
+    for line in rows:
+        print(" | ".join(line))
+    page = document.DOCS / "promoted.md"
+    if not options.sizes or not page.exists():
+        text = [*TEXT, document.marked("promoted", [])]
+        document.write("promoted", "False alarms after a promotion", "python -m benchmarks.promoted", text)
+    order = [f"{n_rows:,} rows, 1 in {per:,} windows" for n_rows in SIZES for per in RATES]
+    document.embed_rows("promoted", HEAD, rows, order, page)
+
+
+if __name__ == "__main__":
+    main()
