@@ -1,8 +1,8 @@
 """False alarms against the budget under the profile of a promoted version, while nothing changes any more.
 
-`python -m benchmarks.promoted [ROWS …]` trains with the demo's recipe on so many rows of after the demo's change, builds
-the profile as a job does, and replays later rows with their labels through driftwatch. It writes docs/promoted.md;
-where ROWS are named, only their lines are written anew. `--seeds N` takes so many models (16).
+`python -m benchmarks.promoted [ROWS …]` trains with the demo's recipe on so many rows of after the demo's change,
+builds the profile as a job does, and replays later rows with their labels through driftwatch. It writes
+docs/promoted.md; where ROWS are named, only their lines are written anew.
 """
 
 import os
@@ -42,7 +42,6 @@ SEEDS = 16
 WORKERS = 2
 T0 = 1_767_571_200
 ROWS_PER_S = 300
-LABEL_AFTER = 450  # rows
 CLASSES = ("0", "1")
 RECIPE = Recipe.model_validate(settings.RECIPE)
 HEAD = ("snapshot and budget", "models × windows", "alarms", "÷ budget (95 %)", "of performance",
@@ -81,14 +80,11 @@ def challenger(rows: Rows, folder: Path) -> tuple[Model, bytes]:
 
 
 def events(model: Model, made: Applications) -> Iterator[bytes]:
-    """The prediction log in the order of time: a prediction of each row, and its label a little later."""
-    scores, labels = model.score(rows_of(made).columns).tolist(), made.defaulted.tolist()
-    for i, row in enumerate([*made.rows(), *[None] * LABEL_AFTER]):
+    """The prediction log, with the label beside each prediction."""
+    scores = model.score(rows_of(made).columns).tolist()
+    for i, (row, score, label) in enumerate(zip(made.rows(), scores, made.defaulted.tolist(), strict=True)):
         time_s = T0 + i / ROWS_PER_S
-        if row is not None:
-            yield msgspec.json.encode({"id": f"a{i}", "time": time_s, "features": row, "prediction": scores[i]})
-        if (j := i - LABEL_AFTER) >= 0:
-            yield msgspec.json.encode({"id": f"a{j}", "time": time_s, "label": labels[j]})
+        yield msgspec.json.encode({"id": f"a{i}", "time": time_s, "features": row, "prediction": score, "label": label})
 
 
 def judged(n_rows: int, seed: int, n_windows: int) -> list[Found]:
@@ -137,10 +133,11 @@ def row(found: Sequence[Found], n_windows: int) -> list[str]:
 
 TEXT = (
     "The alarm budget under the profile that a promoted version brings. A model of the demo's recipe is trained on rows "
-    f"of after the demo's change, {RECIPE.training.hold_out:.0%} of them held out; its profile is built as a job builds "
-    f"it; then later rows of the same kind are replayed through driftwatch with their labels, in windows of "
-    f"{settings.WINDOW} rows, each judged twice. Every alarm is false. In brackets the 95 % interval of Poisson's law.",
-    f"Trees are few and small in the demo's recipe; a snapshot there has some {SIZES[1]:,} rows.",
+    f"of after the demo's change, the newest {RECIPE.training.hold_out:.0%} of them held out; its profile is built as a "
+    "job builds it; then later rows of the same kind are replayed through driftwatch with their labels, in windows of "
+    f"{settings.WINDOW} rows, each judged twice, and their losses row by row. Every alarm is false. In brackets the "
+    "95 % interval of Poisson's law. *Windows that differ*: those over the threshold, whether or not they open an alarm "
+    "of their own; a window may differ in both judgements.",
 )
 
 
