@@ -175,10 +175,9 @@ class LabelBook:
         base = np.array([ledger.base for ledger in ledgers])[at]
         ticks, numbers = self.terms.ticks(moments, base), moments // self.terms.bin_ticks + 1
         values = coded(values, rows.values[places], is_numeric=self.is_numeric)
-        # A count window that this very batch filled is registered after the batch: till then its ledger has no `last`.
-        is_open = [ledger.is_held or ledger.last is None for ledger in ledgers]
-        closed = np.array([ledger.is_closed and not it for ledger, it in zip(ledgers, is_open, strict=True)])[at]
-        last = np.array([FAR if it else ledger.last or 0 for ledger, it in zip(ledgers, is_open, strict=True)])[at]
+        # Without `last` it is of a count window that this very batch filled: it is registered after the batch.
+        closed = np.array([ledger.is_closed and ledger.last is not None for ledger in ledgers])[at]
+        last = np.array([FAR if ledger.is_held or ledger.last is None else ledger.last for ledger in ledgers])[at]
         before = rows.ticks[places]
         labelled = before != UNLABELLED
         same = labelled & (rows.labels[places] == values)
