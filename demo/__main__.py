@@ -12,12 +12,19 @@ from pathlib import Path
 from demo.loop import Loop, NotSeenError
 
 
+def seed(text: str) -> int:
+    """A number that a generator takes."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on; got {text!r}.")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo; its exit code."""
     parser = argparse.ArgumentParser(
         prog="demo", description="The whole loop: drift, alarm, retraining, canary, resolved."
     )
-    parser.add_argument("--seed", type=int, default=7, metavar="N", help="of all that is random; default 7")
+    parser.add_argument("--seed", type=seed, default=7, metavar="N", help="of all that is random; default 7")
     parser.add_argument("--json", action="store_true", help="the table as one JSON line at the end of standard output")
     parser.add_argument("--keep", action="store_true", help="leave everything running at the end, until Ctrl-C")
     options = parser.parse_args(arguments)

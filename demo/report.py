@@ -42,7 +42,7 @@ def result(
     story: Story, figures: Mapping[str, float | None], requests: Mapping[str, int], models: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All of it as one JSON object."""
-    seconds = {name: story.between(*STEPS[name][1:]) for name in ("drift_to_alarm", "alarm_to_job", "training")}
+    seconds = story.seconds()
     seconds |= {"alarm_to_promoted": story.between("alarm", "promoted"), "observation": float(OBSERVATION_S)}
     aliases = models.get("aliases", {})
     versions = [
@@ -85,11 +85,11 @@ def table(made: Mapping[str, Any], story: Story, restarts: Mapping[str, int]) ->
         lines.append(f"  {back:.0%} of the lost AUC is back")
     lines += ["", "seconds"]
     for name, value in story.seconds().items():
-        lines.append(f"  {STEPS[name][0]:48} {'-' if value is None else format(value, '6.1f'):>6}")
+        lines.append(f"  {STEPS[name][0]:52} {'-' if value is None else format(value, '6.1f'):>6}")
     seconds = made["seconds"]
     if seconds["alarm_to_promoted"] is not None:
         own = seconds["alarm_to_promoted"] - seconds["observation"]
-        lines.append(f"  {'the alarm → promoted, but for the canary and watch':48} {own:6.1f}")
+        lines.append(f"  {'the alarm → promoted, but for the canary and watch':52} {own:6.1f}")
     requests = made["requests"]
     lines += ["", f"requests   {requests['sent']:,} sent, {requests['failed']:,} failed"]
     died = ", ".join(f"{name} {n}" for name, n in restarts.items() if n)

@@ -105,7 +105,8 @@ class Story:
     def _job(self, job: Json, now_s: float) -> Iterator[str]:
         if job is self.job:
             self._reached(job, now_s)
-        what = f"{job['state']} {', '.join(job['done']) if job['state'] == 'running' else job['reason']}".strip()
+        said = f"done: {', '.join(job['done'])}" if job["state"] == "running" and job["done"] else job["reason"]
+        what = job["state"].replace("_", " ") + (f": {said}" if said else "")
         yield from self._new(job["id"], f"modelops    job {job['id']}, {job['kind']}: {what}", what)
 
     def _reached(self, job: Json, now_s: float) -> None:

@@ -175,8 +175,9 @@ class LabelBook:
         base = np.array([ledger.base for ledger in ledgers])[at]
         ticks, numbers = self.terms.ticks(moments, base), moments // self.terms.bin_ticks + 1
         values = coded(values, rows.values[places], is_numeric=self.is_numeric)
-        closed = np.array([ledger.is_closed for ledger in ledgers])[at]
-        last = np.array([FAR if ledger.is_held else ledger.last or 0 for ledger in ledgers])[at]
+        # Without `last` it is of a count window that this very batch filled: it is registered after the batch.
+        closed = np.array([ledger.is_closed and ledger.last is not None for ledger in ledgers])[at]
+        last = np.array([FAR if ledger.is_held or ledger.last is None else ledger.last for ledger in ledgers])[at]
         before = rows.ticks[places]
         labelled = before != UNLABELLED
         same = labelled & (rows.labels[places] == values)

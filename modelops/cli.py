@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,17 +18,23 @@ from modelops.config import Config
 from modelops.errors import ConfigError, ModelopsError
 from modelops.times import rfc3339
 
+if TYPE_CHECKING:
+    from modelops.rollout import Rollout
+
 USAGE = """\
 modelops turns an alarm of driftwatch into a model that is proven better and in service, or into the reason why not:
 webhook -> job -> snapshot -> contract -> training -> gate -> registry -> rollout -> profile back to driftwatch.
 
-  start here     modelops schema > schema.json                          what modelops.yaml may hold
-                 modelops train credit -c modelops.yaml --from ref.parquet   the first model of `credit`
-                 modelops serve -c modelops.yaml                        webhooks, jobs, rollouts and the router
-  look           modelops jobs -c modelops.yaml                         what became of each alarm, and why
-                 modelops registry list -c modelops.yaml                versions, their lineage, who is champion
-                 modelops rollout list -c modelops.yaml                 what is being rolled out
-  act            modelops rollout pause|resume|promote|abort credit -c modelops.yaml
+  start here     modelops schema > schema.json                      what modelops.yaml may hold
+                 modelops schema --recipe > recipe.json             what a recipe may hold
+                 modelops train credit -c modelops.yaml --from rows.parquet
+                                                                    the first model of `credit`
+                 modelops serve -c modelops.yaml                    webhooks, jobs, rollouts and the router
+  look           modelops jobs -c modelops.yaml                     what became of each alarm, and why
+                 modelops registry list -c modelops.yaml            versions, their lineage, who is champion
+                 modelops rollout list -c modelops.yaml             what is being rolled out
+  act            modelops rollout start credit 2 -c modelops.yaml   roll version 2 out, without an alarm
+                 modelops rollout pause|resume|promote|abort credit -c modelops.yaml
 """
 
 
@@ -137,15 +144,30 @@ def train(options: argparse.Namespace) -> int:
 
     settings = config.load(options.config)
     settings.model(options.model)
+    if options.source is not None and not options.source.exists():
+        raise ConfigError(f"`--from` must name a file of labelled rows; there is no {options.source}.")
     with state(settings) as database:
         verdict, version = manual.train(settings, database, options.model, options.source, tell)
         print(verdict, file=sys.stderr)
         if version is None:
             return 1
-        print(f"modelops: version {version.version} of {options.model} is registered", file=sys.stderr)
-        if options.rollout:
-            manual.start(settings, database, options.model, version.version)
+        what = f"version {version.version} of {options.model}"
+        if version.parent is None:
+            print(f"modelops: {what} is registered, and champion: `modelops serve` answers with it", file=sys.stderr)
+        elif options.rollout:
+            print(f"modelops: {what} is registered", file=sys.stderr)
+            print(begun(manual.start(settings, database, options.model, version.version)), file=sys.stderr)
+        else:
+            print(f"modelops: {what} is registered; bring it into service by `modelops rollout start`", file=sys.stderr)
     return 0
+
+
+def begun(rollout: "Rollout") -> str:
+    """A rollout that was begun, and where to look."""
+    return (
+        f"modelops: {rollout.strategy} of version {rollout.challenger} begins, once the service runs: "
+        "see `modelops rollout list`"
+    )
 
 
 def tell(step: str, share: float) -> None:
@@ -161,7 +183,10 @@ def jobs(options: argparse.Namespace) -> int:
 
     settings = config.load(options.config)
     with state(settings) as database:
-        for job in JobQueue(database, settings.database).jobs():
+        found = JobQueue(database, settings.database).jobs()
+        if not found:
+            print("modelops: no alarm has come yet", file=sys.stderr)
+        for job in found:
             if options.json:
                 sys.stdout.buffer.write(msgspec.json.encode(job) + b"\n")
                 continue
@@ -214,7 +239,9 @@ def registry_list(options: argparse.Namespace) -> int:
         registry = Registry(database, settings.database)
         for model in settings.models:
             aliases = registry.aliases(model)
-            for version in registry.versions(model):
+            if not (versions := registry.versions(model)):
+                print(f"modelops: {model} has no version yet; train one by `modelops train {model}`", file=sys.stderr)
+            for version in versions:
                 named = [alias for alias, number in aliases.items() if number == version.version]
                 if options.json:
                     line = msgspec.to_builtins(version) | {"aliases": named}
@@ -249,7 +276,10 @@ def rollout_list(options: argparse.Namespace) -> int:
 
     settings = config.load(options.config)
     with state(settings) as database:
-        for rollout in Rollouts(database, settings.database).rollouts():
+        found = Rollouts(database, settings.database).rollouts()
+        if not found:
+            print("modelops: nothing has been rolled out yet", file=sys.stderr)
+        for rollout in found:
             if options.json:
                 sys.stdout.buffer.write(msgspec.json.encode(rollout) + b"\n")
                 continue
@@ -265,8 +295,9 @@ def rollout_start(options: argparse.Namespace) -> int:
     from modelops import config, manual
 
     settings = config.load(options.config)
+    settings.model(options.model)
     with state(settings) as database:
-        manual.start(settings, database, options.model, options.version)
+        print(begun(manual.start(settings, database, options.model, options.version)), file=sys.stderr)
     return 0
 
 
@@ -276,6 +307,7 @@ def rollout_command(options: argparse.Namespace) -> int:
     from modelops.rollouts import Rollouts
 
     settings = config.load(options.config)
+    settings.model(options.model)
     with state(settings) as database:
         rollout = Rollouts(database, settings.database).command(options.model, options.word)
     print(f"modelops: {options.word} of {rollout.id}: the service obeys at its next tick", file=sys.stderr)

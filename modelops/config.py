@@ -171,7 +171,7 @@ def read_secret(path: Path) -> str:
     try:
         return path.read_text("utf-8").strip()
     except OSError as error:
-        raise ConfigError(f"{path}: the secret cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{path}: must be a file that holds a secret: {error.strerror}. Write it there.") from error
 
 
 def json_schema() -> dict[str, Any]:

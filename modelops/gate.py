@@ -3,6 +3,9 @@
 On the new rows two conditions hold together: the estimated gain reaches `better_by`, and the one-sided lower bound
 of the gain lies above -`NEW_MARGIN`. So one that is an AUC point worse passes at most as often as the bound errs,
 and one that is two points better passes although 4,000 rows cannot prove every gain.
+
+Segments are asked the other way round: one stops a challenger that is shown to lose there. Were each asked for a proof
+that it does not, a dozen small ones would stop nearly every challenger, however good.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +18,7 @@ from modelops.recipe import Gate
 
 NEW_MARGIN = 0.01
 BINS = 10
-
+FEWEST_OF_CLASS = 10  # rows of a segment, that it is compared at all
 
 Compare = Callable[[str, "Sample", np.ndarray, float], "Comparison"]
 
@@ -30,9 +33,10 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """One line of the gate's table. `low`: one-sided lower bound of the gain; `passes` None: shown, not judged.
+    """One line of the gate's table. `passes` None: shown, not judged.
 
-    Figures are None where the rows of a class are too few for any.
+    `low`, `high`: one-sided bounds of the gain; those of segments hold for all of them together. Figures are None where
+    the rows of a class are too few for any.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Comparison(msgspec.Struct, frozen=True):
     low: float | None
     needs: str
     passes: bool | None
+    high: float | None = None
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -75,21 +80,17 @@ def judge(
     better_by = 0.0 if recalibrates else settings.better_by
     judges_old = settings.judge_old == "always" or kind != "concept"
 
-    def compare(title: str, sample: Sample, rows: np.ndarray, margin: float, least: float | None = None) -> Comparison:
+    def compare(title: str, sample: Sample, rows: np.ndarray, confidence: float = settings.confidence) -> Comparison:
         y = sample.y[rows]
         ours, theirs = sample.challenger[rows], sample.champion[rows]
         gains = bootstrap.differences(metric, ours, theirs, y, resamples=settings.resamples, seed=seed)
-        low = float(np.quantile(gains, 1 - settings.confidence))
+        low, high = np.quantile(gains, [1 - confidence, confidence]).tolist()
         mine, other = bootstrap.value(metric, ours, y), bootstrap.value(metric, theirs, y)
-        gain = mine - other
-        needs = f"lower bound over {-margin:+.3f}" + ("" if least is None else f" and gain of at least {least:+.3f}")
-        return Comparison(
-            title, len(y), mine, other, gain, low, needs, low > -margin and (least is None or gain >= least)
-        )
+        return Comparison(title, len(y), mine, other, mine - other, low, "", None, high)
 
-    table = [compare("new rows", new, np.arange(len(new.y)), NEW_MARGIN, better_by)]
+    table = [_proven(compare("new rows", new, np.arange(len(new.y))), NEW_MARGIN, better_by)]
     if old is not None:
-        line = compare("old hold-out", old, np.arange(len(old.y)), settings.old_margin)
+        line = _proven(compare("old hold-out", old, np.arange(len(old.y))), settings.old_margin)
         table.append(line if judges_old else _shown(line, "shown only: under concept drift it is another relation"))
     table += _segments(new, settings, compare)
     failed = [line for line in table if line.passes is False]
@@ -100,22 +101,42 @@ def judge(
 
 def _segments(new: Sample, settings: Gate, compare: Compare) -> list[Comparison]:
     """A line for each value of each segment feature; small ones, and those of one class, are shown only."""
+    found = [
+        (f"{feature} = {value}", np.flatnonzero(new.segments[feature] == value))
+        for feature in settings.segments
+        for value in sorted({v for v in new.segments[feature] if v is not None})
+    ]
+    n_judged = sum(len(rows) >= settings.min_segment_rows for _, rows in found)
+    confidence = 1 - (1 - settings.confidence) / max(n_judged, 1)  # of all together (Bonferroni)
     lines = []
-    for feature in settings.segments:
-        values = new.segments[feature]
-        for value in sorted({v for v in values if v is not None}):
-            rows = np.flatnonzero(values == value)
-            n_positive = int(new.y[rows].sum())
-            title = f"{feature} = {value}"
-            if min(n_positive, len(rows) - n_positive) < 10:
-                few = "not compared: too few rows of a class"
-                lines.append(Comparison(title, len(rows), None, None, None, None, few, None))
-                continue
-            line = compare(title, new, rows, settings.segment_margin)
-            is_small = len(rows) < settings.min_segment_rows
-            why = f"shown only: fewer than {settings.min_segment_rows} rows"
-            lines.append(_shown(line, why) if is_small else line)
+    for title, rows in found:
+        n_positive = int(new.y[rows].sum())
+        if min(n_positive, len(rows) - n_positive) < FEWEST_OF_CLASS:
+            few = "not compared: too few rows of a class"
+            lines.append(Comparison(title, len(rows), None, None, None, None, few, None))
+            continue
+        line = compare(title, new, rows, confidence)
+        is_small = len(rows) < settings.min_segment_rows
+        why = f"shown only: fewer than {settings.min_segment_rows} rows"
+        lines.append(_shown(line, why) if is_small else _not_lost(line, settings.segment_margin))
     return lines
+
+
+def _proven(line: Comparison, margin: float, least: float | None = None) -> Comparison:
+    """The line, judged by whether it is shown that no more than the margin is lost; `least`: the gain that it needs."""
+    assert line.low is not None
+    assert line.gain is not None
+    needs = f"lower bound over {-margin:+.3f}" + ("" if least is None else f" and gain of at least {least:+.3f}")
+    passes = line.low > -margin and (least is None or line.gain >= least)
+    return msgspec.structs.replace(line, needs=needs, passes=passes)
+
+
+def _not_lost(line: Comparison, margin: float) -> Comparison:
+    """The line, judged by whether it is shown that something is lost, and more than the margin is."""
+    assert line.high is not None
+    assert line.gain is not None
+    needs = f"gain over {-margin:+.3f}, or upper bound over 0: a loss by chance"
+    return msgspec.structs.replace(line, needs=needs, passes=line.gain > -margin or line.high > 0)
 
 
 def calibration(scores: np.ndarray, y: np.ndarray) -> tuple[Calibration, ...]:
@@ -126,11 +147,12 @@ def calibration(scores: np.ndarray, y: np.ndarray) -> tuple[Calibration, ...]:
 
 def table_text(verdict: Verdict) -> str:
     """The comparisons as a table for a person."""
-    lines = [f"{'':24} {'rows':>7} {'champion':>9} {'challenger':>10} {'gain':>8} {'low':>8}"]
+    lines = [f"{'':24} {'rows':>7} {'champion':>9} {'challenger':>10} {'gain':>8} {'low':>8} {'high':>8}"]
     for line in verdict.comparisons:
         mark = {True: "passes", False: "FAILS", None: ""}[line.passes]
         figures = f"{_figure(line.champion, 9)} {_figure(line.challenger, 10)} {_figure(line.gain, 8, '+')}"
-        lines.append(f"{line.name[:24]:24} {line.n:7,} {figures} {_figure(line.low, 8, '+')}  {mark} ({line.needs})")
+        bounds = f"{_figure(line.low, 8, '+')} {_figure(line.high, 8, '+')}"
+        lines.append(f"{line.name[:24]:24} {line.n:7,} {figures} {bounds}  {mark} ({line.needs})")
     return "\n".join(lines)
 
 
@@ -145,6 +167,6 @@ def _figure(value: float | None, width: int, sign: str = "") -> str:
 def _words(line: Comparison, metric: str) -> str:
     return (
         f"{metric} on {line.name} ({line.n:,} rows) is {_figure(line.challenger, 0)} against the champion's "
-        f"{_figure(line.champion, 0)}, gain {_figure(line.gain, 0, '+')} with lower bound "
-        f"{_figure(line.low, 0, '+')}, and it needs: {line.needs}"
+        f"{_figure(line.champion, 0)}, gain {_figure(line.gain, 0, '+')} with bounds "
+        f"{_figure(line.low, 0, '+')} and {_figure(line.high, 0, '+')}, and it needs: {line.needs}"
     )

@@ -53,22 +53,22 @@ def train(
     return report, version
 
 
-def start(config: Config, database: sqlite3.Connection, model: str, version: int) -> None:
-    """Begins a rollout. Raises StateError where one is open, or where there is no champion or no such version."""
+def start(config: Config, database: sqlite3.Connection, model: str, version: int) -> machine.Rollout:
+    """Begins a rollout; it. Raises StateError where one is open, or where there is no champion or no such version."""
     registry = Registry(database, config.database)
     known = registry.get(model, version)
     champion = registry.alias(model, "champion")
     if champion is None or champion == version:
         raise StateError(f"a rollout of {model!r} needs a champion that is not version {version}; it is {champion}.")
     recipe = recipes.load(config.model(model).recipe)
-    Rollouts(database, config.database).add(
-        machine.begin(
-            id=f"{known.job}-{uuid.uuid4().hex[:8]}",
-            model=model,
-            strategy=recipe.rollout.strategy,
-            champion=champion,
-            challenger=version,
-            expected=expected(config, known.job),
-            now_s=time.time(),
-        )
+    rollout = machine.begin(
+        id=f"{known.job}-{uuid.uuid4().hex[:8]}",
+        model=model,
+        strategy=recipe.rollout.strategy,
+        champion=champion,
+        challenger=version,
+        expected=expected(config, known.job),
+        now_s=time.time(),
     )
+    Rollouts(database, config.database).add(rollout)
+    return rollout

@@ -84,7 +84,7 @@ class Registry:
                 "SELECT body FROM versions WHERE model = ? AND version = ?", (model, version)
             ).fetchone()
         if row is None:
-            raise StateError(f"the registry has no version {version} of {model!r}; see `modelops registry`.")
+            raise StateError(f"the registry has no version {version} of {model!r}; see `modelops registry list`.")
         return _decode(row[0])
 
     def versions(self, model: str) -> list[Version]:
@@ -156,7 +156,7 @@ class Registry:
             "SELECT 1 FROM versions WHERE model = ? AND version = ?", (model, version)
         ).fetchone()
         if found is None:
-            raise StateError(f"the registry has no version {version} of {model!r}; see `modelops registry`.")
+            raise StateError(f"the registry has no version {version} of {model!r}; see `modelops registry list`.")
 
     def _set(self, model: str, alias: Alias, version: int) -> None:
         self._database.execute(

@@ -156,10 +156,13 @@ class Work:
             if settings.label is not None:
                 classes = read_classes(Path(self.snapshot().path), self.recipe.data.label.positive)
             is_fitted = self.job.action == "retrain"  # a recalibration has seen none of the rows
+            parameters = self.recipe.model.parameters | trained.parameters
+            chosen = self.recipe.model.model_copy(update={"parameters": parameters})
+            start = self._model(self._champion) if trained.how in ("transfer", "incremental") else None
             made = build_profile(
                 rows,
                 self.recipe.data.features,
-                train.unseen_predictions(model, rows, trained.n_train if is_fitted else 0, self.recipe),
+                train.unseen_predictions(model, rows, trained.n_train if is_fitted else 0, chosen, start),
                 settings,
                 about={"model": self.job.model, "version": str(version)},
                 classes=classes,

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from modelops import models, search
+from modelops import recipe as recipes
 from modelops.bootstrap import roc_auc, value
 from modelops.data import Rows
 from modelops.errors import TooFewLabels, TrainingError
@@ -132,31 +133,61 @@ def _unlearnt(rows: Rows, champion: Champion, recipe: Recipe) -> Rows:
     return new
 
 
-def unseen_predictions(model: Model, rows: Rows, n_fitted: int, recipe: Recipe) -> np.ndarray:
+def unseen_predictions(
+    model: Model, rows: Rows, n_fitted: int, chosen: recipes.Model, start: Model | None = None
+) -> np.ndarray:
     """Predictions for all rows, (n,), as the model's are on rows that it has not seen: beside labels, too.
 
     Rows that it was fitted on are too often right: beside that every window's loss would be drift. So each of them is
-    predicted by a model of the recipe that was fitted without it (cross-fitting), and takes, in the order of those
-    predictions, a value of the model itself: trees give few distinct values, each model its own, and cells are counted
-    by value. The values are those of the fitted rows, or, where the model is too sure of those, of the held-out ones;
-    they are fewer, so the profile is then as uncertain as so few rows make it.
+    predicted by a model that was fitted without it (cross-fitting; `chosen`: what was fitted; `start`: the champion
+    that it went on from), and takes a value of the model itself: trees give few distinct values, each model its own,
+    and cells are counted by value. Which value, says the order of those predictions; or, where the model is too sure of
+    the rows that it was fitted on, `_moved`.
     """
     from scipy.stats import ks_2samp  # which takes a while, and only training needs it
 
     found = model.score(rows.columns)
     if not n_fitted:
         return found
-    fitted, fold = rows.part(slice(0, n_fitted)), np.arange(n_fitted) % FOLDS
+    fitted, held, fold = rows.part(slice(0, n_fitted)), rows.part(slice(n_fitted, None)), np.arange(n_fitted) % FOLDS
+    own, unseen = found[:n_fitted], found[n_fitted:]
+    is_too_sure = ks_2samp(own, unseen).pvalue < TOO_SURE
     crossed = np.empty(n_fitted)
     for k in range(FOLDS):
         kept = {name: values[fold != k] for name, values in fitted.columns.items()}
         left_out = {name: values[fold == k] for name, values in fitted.columns.items()}
-        crossed[fold == k] = models.fit(recipe.model, model.encoding, kept, fitted.y[fold != k]).score(left_out)
-    is_too_sure = ks_2samp(found[:n_fitted], found[n_fitted:]).pvalue < TOO_SURE
-    values = np.sort(found[n_fitted:] if is_too_sure else found[:n_fitted])
+        other = models.fit(chosen, model.encoding, kept, fitted.y[fold != k], start)
+        crossed[fold == k] = other.score(left_out)
+        if is_too_sure:
+            crossed[fold == k] = _moved(crossed[fold == k], other.score(held.columns), unseen)
+    if is_too_sure:
+        return np.concatenate([_nearest(np.unique(found), crossed), unseen])
     ranks = np.argsort(np.argsort(crossed, kind="stable"), kind="stable")
-    found[:n_fitted] = values[ranks * len(values) // n_fitted]
-    return found
+    return np.concatenate([np.sort(own)[ranks], unseen])
+
+
+def _moved(theirs: np.ndarray, theirs_held: np.ndarray, ours_held: np.ndarray) -> np.ndarray:
+    """Another model's predictions, brought to where ours would be.
+
+    Both models' log odds are known on held-out rows, which neither has seen: theirs are shifted and stretched until
+    mean and standard deviation there are ours. What is common to both, and that is most, cancels; so what comes out is
+    nearly as well known as all rows make it, not as the held-out ones alone would.
+    """
+    at, to = _log_odds(theirs_held), _log_odds(ours_held)
+    stretch = to.std() / at.std() if at.std() > 0 else 1.0
+    return np.asarray(1 / (1 + np.exp(-(to.mean() + stretch * (_log_odds(theirs) - at.mean())))))
+
+
+def _log_odds(p: np.ndarray) -> np.ndarray:
+    clipped = np.clip(p, 10.0**-models.DIGITS, 1 - 10.0**-models.DIGITS)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def _nearest(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For each number the nearest of the sorted known ones."""
+    above = np.clip(np.searchsorted(known, wanted), 1, max(len(known) - 1, 1))
+    low, high = known[above - 1], known[np.minimum(above, len(known) - 1)]
+    return np.where(wanted - low < high - wanted, low, high)
 
 
 def hold_out_metrics(model: Model, rows: Rows, n_train: int) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import pytest
 from scipy.stats import chi2_contingency, ks_2samp
 
 from demo import report, settings
+from demo.__main__ import main
 from demo.processes import Children, processes_of
-from demo.story import Story
+from demo.story import STEPS, Story
 from demo.stream import FEATURES, Applications, applications
 from demo.traffic import ROWS, Answered, Traffic
 
@@ -81,6 +82,14 @@ def test_a_model_of_before_loses_and_one_of_after_wins_most_of_it_back() -> None
 def test_the_same_seed_draws_the_same_rows() -> None:
     assert drawn(changed=True).rows() == drawn(changed=True).rows()
     assert drawn(changed=True).rows() != drawn(changed=True, seed=8).rows()
+
+
+@pytest.mark.parametrize("seed", ["-4", "x", "1.5"])
+def test_a_seed_that_is_none_is_refused_in_words(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([f"--seed={seed}"])
+    assert ended.value.code == 2
+    assert f"must be a whole number from 0 on; got '{seed}'" in capsys.readouterr().err
 
 
 # The story ------------------------------------------------------------------------------------------------------------
@@ -165,6 +174,7 @@ def test_the_result_names_what_the_services_said(tmp_path: Path) -> None:
     made = report.result(story, figures, {"sent": 2, "failed": 0}, {"aliases": {"champion": 1}, "versions": [version]})
     assert [*made] == ["metric", "performance", "seconds", "requests", "alarms", "jobs", "versions"]
     assert made["performance"] == {"before": 0.6667, "during": 0.75, "after": None, "no_retraining": None}
+    assert made["seconds"].keys() >= STEPS.keys()
     assert made["seconds"]["alarm_to_promoted"] is None
     assert made["jobs"][0]["reason"] == "worse"
     assert made["versions"][0]["aliases"] == ["champion"]

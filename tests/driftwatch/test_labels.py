@@ -188,6 +188,17 @@ def test_a_label_that_came_first_waits_for_its_prediction() -> None:
     assert judged(book, 10.0) == [[10.0, 10.0, 2, 7.0, [4.0, 3.0]]]
 
 
+def test_a_label_in_the_batch_that_fills_its_window_is_used() -> None:
+    book = a_book()
+    ledger = book.open(0.0, "p")
+    book.enter(ledger, records(["a", "b"]), slice(None))
+    book.release(ledger)  # the window is full, and known of only after the batch
+    book.add(labels_of([("a", 5.0, 3.0), ("b", 6.0, 4.0)]))
+    book.register([a_window(0, (ledger,), 2)])
+    assert judged(book, 10.0) == [[10.0, 10.0, 2, 7.0, [3.0, 4.0]]]
+    assert not book.discarded
+
+
 def test_labels_beside_predictions_need_no_waiting() -> None:
     book = a_book()
     ledger = book.open(0.0, "p")

@@ -64,6 +64,15 @@ def test_labels_beside_predictions_are_judged_right_after_the_window(
         assert by_name["accuracy"]["low"] < right < by_name["accuracy"]["high"]
 
 
+def test_a_log_that_is_read_in_one_go_loses_no_label_of_count_windows(
+    tmp_path: Path, labelled_profile: bytes, stream: Any
+) -> None:
+    log = write_events(tmp_path / "events.jsonl", merged(*apart(stream)))
+    found = second(replayed(set_up(tmp_path, labelled_profile, window=COUNT), log))
+    assert len(found) == len(WRONG)
+    assert all(d["performance"][0]["n"] >= 0.95 * WINDOW for d in found)
+
+
 def test_late_labels_come_to_the_same_verdicts_from_enough_of_them(
     tmp_path: Path, labelled_profile: bytes, stream: Any
 ) -> None:

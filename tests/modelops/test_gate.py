@@ -5,42 +5,28 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from scipy.stats import norm
 
+from benchmarks.gate import SIMULATIONS, Setting, passed, scored
 from modelops import bootstrap, gate
 from modelops.controller import performance
 from modelops.gate import Sample, judge
 from modelops.recipe import Gate
 
-
-def scored(n: int, ours: float, theirs: float, rng: np.random.Generator, rho: float = 0.7) -> Sample:
-    """n rows, 20 % positive, on which two models have these AUCs (binormal) and scores that correlate by rho."""
-    y = (np.arange(n) < n // 5).astype(int)
-    noise = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
-    gap = np.sqrt(2) * norm.ppf([ours, theirs])
-    return Sample(noise[:, 0] + y * gap[0], noise[:, 1] + y * gap[1], y, {})
-
-
-def promoted(gain: float, *, n_simulations: int, kind: str) -> float:
-    settings = Gate(resamples=200)
-    count = 0
-    for seed in range(n_simulations):
-        rng = np.random.default_rng(seed)
-        new = scored(4000, 0.80 + gain, 0.80, rng)
-        old = None if kind == "concept" else scored(4000, 0.80 + gain, 0.80, rng)
-        count += judge(new, old, settings, kind=kind, seed=seed).is_better
-    return count / n_simulations
+DOZEN = Setting("12 segments", segments=((1 / 12,) * 12,))
 
 
 @pytest.mark.slow
-def test_a_challenger_one_point_worse_rarely_passes_and_two_points_better_mostly() -> None:
-    assert promoted(-0.01, n_simulations=400, kind="concept") <= 0.05  # the old rows would only stop more of them
-    assert promoted(+0.02, n_simulations=400, kind="covariate") >= 0.80
+@pytest.mark.parametrize("setting", [Setting("no segments"), DOZEN], ids=lambda setting: setting.name)
+def test_a_challenger_one_point_worse_rarely_passes_and_two_points_better_mostly(setting: Setting) -> None:
+    assert passed(setting, -0.01, kind="concept") <= 0.05 * SIMULATIONS  # the old rows would only stop more of them
+    assert passed(setting, +0.02, kind="covariate") >= 0.80 * SIMULATIONS
 
 
 def test_the_same_on_a_few() -> None:
-    assert promoted(-0.02, n_simulations=5, kind="concept") == 0
-    assert promoted(+0.04, n_simulations=5, kind="concept") == 1
+    assert passed(Setting("no segments"), -0.02, kind="concept", simulations=5) == 0
+    assert passed(Setting("no segments"), +0.04, kind="concept", simulations=5) == 5
+    assert passed(DOZEN, +0.04, kind="concept", simulations=5) == 5
+    assert passed(DOZEN, +0.04, kind="concept", in_segment=-0.2, simulations=5) == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -120,7 +106,7 @@ def test_a_segment_that_gets_much_worse_stops_it_and_a_small_one_is_shown() -> N
     }  # fmt: skip
     assert "region = south" in verdict.report
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=gate.Verdict) == verdict
-    assert "isle 20 - - - - (not compared: too few rows of a class)" in " ".join(gate.table_text(verdict).split())
+    assert "isle 20 - - - - - (not compared: too few rows of a class)" in " ".join(gate.table_text(verdict).split())
 
 
 def test_a_recalibration_is_judged_by_likelihood() -> None:

@@ -151,13 +151,13 @@ def test_a_profiles_predictions_are_distributed_as_on_unseen_rows() -> None:
     chosen = recipes.Model(parameters={"max_iter": 80, "min_samples_leaf": 3, "learning_rate": 0.3})
     old = rows.part(slice(0, 2000))
     model = models.fit(chosen, models.encoding_of(columns, KINDS), old.columns, old.y)
-    described = recipes.Recipe(data=recipes.Data(features=KINDS), model=chosen)
-    found, own = train.unseen_predictions(model, rows, 2000, described), model.score(columns)
+    found, own = train.unseen_predictions(model, rows, 2000, chosen), model.score(columns)
     assert (found[2000:] == own[2000:]).all()
-    assert set(found[:2000]) <= set(own[2000:])
-    in_sample, unseen = own[:2000].std(), own[2000:].std()
-    assert in_sample > 1.04 * unseen  # it has over-fitted
-    assert found[:2000].std() == pytest.approx(unseen, rel=0.02)
+    assert set(found) <= set(own)
+    unseen = model.score(table(20_000, 8)[0])
+    assert own[:2000].std() > 1.04 * unseen.std()  # it has over-fitted
+    assert found[:2000].std() == pytest.approx(unseen.std(), rel=0.02)
+    assert found[:2000].mean() == pytest.approx(unseen.mean(), abs=2 * unseen.std() / 2000**0.5)
     assert (own.round(6) == own).all()
     in_sample, crossed, held = (
         roc_auc_score(y[part], scores)
@@ -165,10 +165,10 @@ def test_a_profiles_predictions_are_distributed_as_on_unseen_rows() -> None:
     )
     assert in_sample > held + 0.1  # it has learnt the labels by heart
     assert crossed == pytest.approx(held, abs=0.04)
-    assert (train.unseen_predictions(model, rows, 0, described) == own).all()
+    assert (train.unseen_predictions(model, rows, 0, chosen) == own).all()
     stiff = recipes.Model(parameters={"max_iter": 10, "max_leaf_nodes": 4})
     model = models.fit(stiff, models.encoding_of(columns, KINDS), old.columns, old.y)
-    found, own = train.unseen_predictions(model, rows, 2000, described), model.score(columns)
+    found, own = train.unseen_predictions(model, rows, 2000, stiff), model.score(columns)
     assert (np.sort(found[:2000]) == np.sort(own[:2000])).all()  # it is no surer of the rows that it has seen
     assert (found[:2000] != own[:2000]).any()
 
@@ -184,7 +184,7 @@ def test_a_profile_holds_predictions_against_labels_as_on_unseen_rows(tmp_path: 
     described = recipes.Recipe(data=recipes.Data(features=KINDS), model=recipes.Model(parameters={"max_iter": 80}))
     learnt = train.train(rows, described, champion=None, folder=tmp_path, progress=lambda share: None)
     model, n_train = learnt.model, learnt.n_train
-    scores = train.unseen_predictions(model, rows, n_train, described)
+    scores = train.unseen_predictions(model, rows, n_train, described.model)
     settings = recipes.Profile(sizes=(100,), mmd_rows=0)
     made = build_profile(rows, KINDS, scores, settings, about={"version": "1"}, classes=("no", "yes"))
     read = Profile.from_bytes(made.to_bytes())
