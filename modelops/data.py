@@ -22,6 +22,7 @@ from modelops.errors import DataError, TooFewLabels
 from modelops.log_chunks import CHUNK_BYTES, Chunk, chunks
 from modelops.recipe import Data, Kind
 from modelops.times import rfc3339
+from modelops.topic_log import Topics
 
 TABULAR = {".csv": "read_csv", ".parquet": "read_parquet"}
 
@@ -73,9 +74,12 @@ class Warehouse:
         self.folder = folder
         self._chunk_bytes = chunk_bytes
 
-    def snapshot(self, files: Sequence[Path], recipe: Data, selection: Selection) -> Snapshot:
+    def snapshot(
+        self, files: Sequence[Path], recipe: Data, selection: Selection, topics: Topics | None = None
+    ) -> Snapshot:
         """The snapshot of these logs, made or found. Raises TooFewLabels where it would be too small."""
-        inputs = list(self._inputs(files))
+        topics = topics or Topics()
+        inputs = list(self._inputs([*files, *topics.files]))
         positive = label_text(recipe.label.positive)
         parameters: dict[str, Any] = {
             "model": selection.model,
@@ -95,14 +99,15 @@ class Warehouse:
             data_sql.labelled(features),
         ]
         typed = data_sql.typed("events", features)
-        named = json.dumps([data_sql.CODE_VERSION, [c.sha256 for c in inputs], typed, statements, parameters])
+        read = [[chunk.sha256 for chunk in inputs], topics.spans]
+        named = json.dumps([data_sql.CODE_VERSION, read, typed, statements, parameters])
         name = hashlib.sha256(named.encode()).hexdigest()[:24]
         path = self.folder / "snapshots" / f"{name}.parquet"
         with _database() as database:
             self._events(database, inputs, recipe)
             for statement in statements[:-1]:
                 _execute(database, statement, parameters)
-            empty = Snapshot(name, str(path), 0, 0, 0.0, 0.0, 0.0, "")
+            empty = Snapshot(name, str(path), 0, 0, 0.0, 0.0, 0.0, topics.said)
             if path.exists():
                 return _checked(database, path, recipe, selection, empty)
             with _written(database, statements[-1], path, parameters) as beside:
@@ -206,14 +211,14 @@ def read_classes(path: Path, positive: str | int | bool) -> tuple[str, str]:
 def _checked(
     database: duckdb.DuckDBPyConnection, path: Path, recipe: Data, selection: Selection, named: Snapshot
 ) -> Snapshot:
-    """The snapshot with its counts. Raises TooFewLabels, whose text says what there is and what is needed."""
+    """The snapshot with its counts. Raises TooFewLabels, whose text says what there is and is needed."""
     with _data_errors():
         report = database.execute(data_sql.REPORT.format(source=data_sql.text(str(path)))).fetchone()
     predicted, labelled, windows, complete, n, positive, from_s, to_s, log_end_s = report or ()
     after = f" after {rfc3339(selection.since_s)}" if selection.since_s > 0 else ""
     said = (
         f"{n:,} labelled rows of complete windows{after}, {positive:,} of the positive class; of {predicted:,} "
-        f"predictions {labelled:,} have labels, {complete} of {windows} windows are complete."
+        f"predictions {labelled:,} have labels, {complete} of {windows} windows are complete.{named.report}"
     )
     fewest = min(positive, n - positive)
     if n < recipe.min_rows:

@@ -29,6 +29,10 @@ class TooFewLabels(DataError):
     """There is not yet enough labelled data; waiting may help."""
 
 
+class InputsUnavailable(DataError):
+    """A broker that has rows or labels does not answer; waiting may help."""
+
+
 class ContractError(DataError):
     """The rows break the contract; the text is the report, `broken` the rules."""
 

@@ -7,25 +7,27 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from modelops import artifact, contract, data_sql, lineage, train
+from modelops import artifact, contract, data_sql, inputs, lineage, train
 from modelops import gate as gates
 from modelops.bootstrap import roc_auc, value
 from modelops.config import Config, ModelEntry
 from modelops.data import Rows, Selection, Snapshot, Warehouse, read_classes, read_rows
 from modelops.errors import DataError
+from modelops.inputs import Inputs
 from modelops.job import STEPS, Job
 from modelops.lineage import Lineage
 from modelops.models import Model
-from modelops.prediction_log import steady
 from modelops.profile import build_profile
 from modelops.recipe import Recipe
 from modelops.registry import Registry, Version
+from modelops.topic_log import Topics
 from modelops.train import Learnt, Trained
 
 Result = TypeVar("Result", bound=msgspec.Struct)
@@ -88,14 +90,15 @@ class Work:
         """The rows to learn from."""
         chosen = Selection(self.job.model, self.job.started_s, must_be_complete=not self._sources)
         warehouse = Warehouse(self._config.state.folder)
-        labels = () if self._entry.labels is None else (self._entry.labels,)
 
         def make() -> Snapshot:
             sql = data_sql.labelled(self.recipe.data.features)
-            with steady(self._entry.predictions) as logs:
-                files = self._sources or (*self._entry.history, *logs, *labels)
-                with self._lineage.run("snapshot", [lineage.Dataset(file) for file in files], sql=sql) as written:
-                    made = warehouse.snapshot(files, self.recipe.data, chosen)
+            with self._inputs() as (files, topics):
+                read = [lineage.Dataset(file) for file in files]
+                if self._entry.source is not None:
+                    read += [lineage.topic(self._entry.source.brokers, *span) for span in topics.spans]
+                with self._lineage.run("snapshot", read, sql=sql) as written:
+                    made = warehouse.snapshot(files, self.recipe.data, chosen, topics)
                     written.append(self._dataset(made))
             return made
 
@@ -183,6 +186,16 @@ class Work:
             )
 
         return self._kept("register", Version, keep)
+
+    def _inputs(self) -> AbstractContextManager[Inputs]:
+        """The files that were given, or the model's."""
+        if self._sources:
+            return nullcontext(Inputs(self._sources, Topics()))
+
+        def told(share: float) -> None:
+            self._progress("snapshot", share)
+
+        return inputs.to_train(self._config, self.job.model, self.job.started_s, told)
 
     def _fit(self) -> Trained:
         began_s = time.monotonic()

@@ -10,7 +10,7 @@ import msgspec
 
 from modelops import recipe as recipes
 from modelops.config import Config
-from modelops.errors import ArtifactError, ContractError, ModelopsError, TooFewLabels
+from modelops.errors import ArtifactError, ContractError, InputsUnavailable, ModelopsError, TooFewLabels
 from modelops.job_queue import JobQueue
 from modelops.recipe import Recipe
 from modelops.registry import Registry
@@ -65,7 +65,7 @@ def _work(config: Config, job_id: str, progress: Progress) -> Outcome:
             return Outcome("rejected", verdict.report)
         version = steps.run()
         return Outcome("registered", verdict.report, version.version)
-    except TooFewLabels as error:
+    except (TooFewLabels, InputsUnavailable) as error:
         return Outcome("labels", str(error))
     except ContractError as error:
         return Outcome("rejected", str(error))
