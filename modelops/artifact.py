@@ -45,19 +45,24 @@ def save(model: Model, folder: Path) -> str:
 
 def load(folder: Path, sha256: str) -> Model:
     """Reads a model whose hash the registry knows. Raises ArtifactError where anything differs."""
-    text = _read(folder / DESCRIPTION)
-    if hashlib.sha256(text).hexdigest() != sha256:
-        raise ArtifactError(f"{folder / DESCRIPTION}: must be what was registered; its hash differs. Do not use it.")
-    try:
-        described = msgspec.json.decode(text, type=Description)
-    except msgspec.MsgspecError as error:
-        raise ArtifactError(f"{folder / DESCRIPTION}: must describe a model: {error}.") from error
+    described = describe(folder, sha256)
     library = libraries.of(described.kind)
     path = folder / library.ARCHIVE
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != described.archive_sha256:
         raise ArtifactError(f"{path}: must be what was registered; its hash differs. Do not use it.")
     return Model(library.loads(data, path), described.encoding, described.kind, described.shift)
+
+
+def describe(folder: Path, sha256: str) -> Description:
+    """What stands beside the archive, without the model's library. Raises ArtifactError."""
+    text = _read(folder / DESCRIPTION)
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise ArtifactError(f"{folder / DESCRIPTION}: must be what was registered; its hash differs. Do not use it.")
+    try:
+        return msgspec.json.decode(text, type=Description)
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(f"{folder / DESCRIPTION}: must describe a model: {error}.") from error
 
 
 def _read(path: Path) -> bytes:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from modelops import data_sql
-from modelops.errors import DataError, TooFewLabels
+from modelops.errors import ColumnsMissing, DataError, TooFewLabels
 from modelops.log_chunks import CHUNK_BYTES, Chunk, chunks
 from modelops.recipe import Data, Kind
 from modelops.times import rfc3339
@@ -248,7 +248,8 @@ def _table(database: duckdb.DuckDBPyConnection, path: Path, features: Mapping[st
         needed = (*features,) if is_log else (*features, "label")
         lacking = [name for name in needed if name not in known]
         if lacking:
-            raise DataError(f"{path}: must have the columns {', '.join(lacking)}; it has {', '.join(known)}.")
+            said = f"{path}: must have the columns {', '.join(lacking)}; it has {', '.join(known)}."
+            raise ColumnsMissing(said, tuple(lacking))
         pairs = ", ".join(f"{data_sql.text(name)}, {known[name]}" for name in features)
         values = f"json_object({pairs})"
 

@@ -17,6 +17,7 @@ import numpy as np
 from modelops import artifact, contract, data_sql, inputs, lineage, train
 from modelops import gate as gates
 from modelops.bootstrap import roc_auc, value
+from modelops.comparison import ChampionRows, champion_rows, read_champion_rows, why_not
 from modelops.config import Config, ModelEntry
 from modelops.data import Rows, Selection, Snapshot, Warehouse, read_classes, read_rows
 from modelops.errors import DataError
@@ -30,6 +31,7 @@ from modelops.registry import Registry, Version
 from modelops.topic_log import Topics
 from modelops.train import Learnt, Trained
 
+CHAMPION_ROWS = "champion_rows.json"
 Result = TypeVar("Result", bound=msgspec.Struct)
 Progress = Callable[[str, float], None]
 """Is told the step and the share of it that is done."""
@@ -100,6 +102,11 @@ class Work:
                 with self._lineage.run("snapshot", read, sql=sql) as written:
                     made = warehouse.snapshot(files, self.recipe.data, chosen, topics)
                     written.append(self._dataset(made))
+                    if self._champion is not None:
+                        known = self._registry.get(self.job.model, self._champion)
+                        kinds = artifact.describe(Path(known.artifact), known.sha256).encoding.kinds
+                        theirs = champion_rows(warehouse, made, kinds, self.recipe.data, chosen, (files, topics))
+                        write(self.folder / CHAMPION_ROWS, msgspec.json.encode(theirs))
             return made
 
         return self._kept("snapshot", Snapshot, make)
@@ -244,15 +251,22 @@ class Work:
         trained, rows = self.train(), self._rows()
         challenger = artifact.load(Path(trained.artifact), trained.sha256)
         held = rows.part(slice(trained.n_train, None))
+        scores = challenger.score(held.columns)
+        calibration = gates.calibration(scores, held.y)
         if self._champion is None:
-            auc = value(roc_auc, challenger.score(held.columns), held.y)
             said = (
-                f"promotable: there is no champion to compare with; roc_auc on {len(held.y):,} held-out rows {auc:.4f}."
+                f"promotable: there is no champion to compare with; roc_auc on {len(held.y):,} held-out rows "
+                f"{value(roc_auc, scores, held.y):.4f}."
             )
-            return gates.Verdict("roc_auc", True, (), gates.calibration(challenger.score(held.columns), held.y), said)
+            return gates.Verdict("roc_auc", True, (), calibration, said)
         champion = self._model(self._champion)
+        found = read_result(self.folder / CHAMPION_ROWS, ChampionRows) or ChampionRows(self.snapshot().path)
+        if found.lacking:
+            return gates.Verdict("roc_auc", False, (), calibration, why_not(self._champion, found.lacking))
+        theirs = read_champion_rows(found, champion.encoding.kinds, rows).part(slice(trained.n_train, None))
+        segments = {name: held.columns[name] for name in self.recipe.gate.segments}
         return gates.judge(
-            self._sample(challenger, champion, held),
+            gates.Sample(scores, champion.score(theirs.columns), held.y, segments),
             self._old_sample(challenger, champion, self._champion),
             self.recipe.gate,
             kind=self.job.kind,
@@ -260,17 +274,18 @@ class Work:
             seed=self.recipe.model.seed,
         )
 
-    def _old_sample(self, challenger: Model, champion: Model, version: int) -> gates.Sample | None:
-        """The champion's own hold-out; None where it has none, or of one class."""
+    def _old_sample(self, challenger: Model, champion: Model, version: int) -> gates.Sample | str | None:
+        """The champion's own hold-out; None where it has none, or of one class; why the challenger cannot be judged."""
         parent = self._registry.get(self.job.model, version)
         if not parent.snapshot_path:
             return None
-        old = read_rows(Path(parent.snapshot_path), self.recipe.data.features).part(slice(parent.n_train, None))
-        return self._sample(challenger, champion, old) if len(np.unique(old.y)) == 2 else None
-
-    def _sample(self, challenger: Model, champion: Model, rows: Rows) -> gates.Sample:
-        segments = {name: rows.columns[name] for name in self.recipe.gate.segments}
-        return gates.Sample(challenger.score(rows.columns), champion.score(rows.columns), rows.y, segments)
+        theirs, ours = champion.encoding.kinds, challenger.encoding.kinds
+        if lacking := [name for name, kind in ours.items() if theirs.get(name) != kind]:
+            return f"its rows have no {', '.join(lacking)}"
+        old = read_rows(Path(parent.snapshot_path), theirs).part(slice(parent.n_train, None))
+        if len(np.unique(old.y)) < 2:
+            return None
+        return gates.Sample(challenger.score(old.columns), champion.score(old.columns), old.y, {})
 
     def _model(self, version: int | None) -> Model:
         if version is None:

@@ -80,6 +80,11 @@ def train(rows: Rows, recipe: Recipe, *, champion: Champion | None, folder: Path
 
 def recalibrate(rows: Rows, recipe: Recipe, champion: Champion) -> Learnt:
     """The champion with its log odds shifted to the rows' share of positives."""
+    if champion.model.encoding.kinds != recipe.data.features:
+        raise TrainingError(
+            f"a recalibration must go on with the champion's features, {', '.join(champion.model.encoding.kinds)}; the "
+            f"recipe has {', '.join(recipe.data.features)}. Train once with `modelops train`."
+        )
     n_train = _split(rows, recipe)
     old = rows.part(slice(0, n_train))
     model = models.recalibrate(champion.model, old.columns, old.y)
