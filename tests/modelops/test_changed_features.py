@@ -54,6 +54,16 @@ def trained(config_path: Path, features: dict[str, str], source: Path | None = N
     return verdict, version
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Version]:
+    """A configuration with a champion of the features before, and its version."""
+    config_path = world.make_folder(tmp_path_factory.mktemp("world"), entry={"labels": None})
+    write_log(config_path.parent / "log" / "predictions.jsonl", 1500)
+    _, version = trained(config_path, BEFORE)
+    assert version is not None
+    return config_path, version
+
+
 @pytest.mark.parametrize(
     ("after", "lacking"),
     [
@@ -62,15 +72,14 @@ def trained(config_path: Path, features: dict[str, str], source: Path | None = N
         ({"age": "categorical", "tenure": "numeric"}, "age, tenure"),
     ],
 )
-def test_a_champion_is_judged_with_its_own_features(tmp_path: Path, after: dict[str, str], lacking: str | None) -> None:
-    config_path = world.make_folder(tmp_path, entry={"labels": None})
-    write_log(tmp_path / "log" / "predictions.jsonl", 2000)
-    _, first = trained(config_path, BEFORE)
+def test_a_champion_is_judged_with_its_own_features(
+    first: tuple[Path, Version], after: dict[str, str], lacking: str | None
+) -> None:
+    config_path, version = first
     verdict, _ = trained(config_path, after)
-    assert first is not None
     lines = {line.name: line for line in verdict.comparisons}
-    champion = artifact.load(Path(first.artifact), first.sha256)
-    held = read_rows(Path(first.snapshot_path), champion.encoding.kinds).part(slice(first.n_train, None))
+    champion = artifact.load(Path(version.artifact), version.sha256)
+    held = read_rows(Path(version.snapshot_path), champion.encoding.kinds).part(slice(version.n_train, None))
     assert lines["new rows"].champion == value(roc_auc, champion.score(held.columns), held.y)
     old = lines["old hold-out"]
     if lacking is None:
@@ -79,15 +88,13 @@ def test_a_champion_is_judged_with_its_own_features(tmp_path: Path, after: dict[
         assert (old.challenger, old.passes, old.needs) == (None, None, f"not compared: its rows have no {lacking}")
 
 
-def test_a_champion_whose_features_the_rows_lack_is_not_judged_and_it_says_what_to_do(tmp_path: Path) -> None:
-    config_path = world.make_folder(tmp_path, entry={"labels": None})
-    log = tmp_path / "log" / "predictions.jsonl"
-    write_log(log, 2000)
-    trained(config_path, BEFORE)
-    log.unlink()
-    write_log(log, 2000, lacking=("income",))
+def test_a_champion_whose_features_the_rows_lack_is_not_judged_and_it_says_what_to_do(
+    first: tuple[Path, Version], tmp_path: Path
+) -> None:
+    log, config_path = tmp_path / "log.jsonl", first[0]
+    write_log(log, 1500, lacking=("income",))
     after = {"age": "numeric", "tenure": "numeric"}
-    verdict, version = trained(config_path, after)
+    verdict, version = trained(config_path, after, log)
     assert version is None
     assert verdict.report.startswith(
         "not promotable: version 1, the champion, cannot be judged on these rows: they have no value"
@@ -100,15 +107,11 @@ def test_a_champion_whose_features_the_rows_lack_is_not_judged_and_it_says_what_
     assert "they have no value of income, region, which it was fitted to" in verdict.report
 
 
-def test_a_recalibration_under_a_changed_recipe_says_why_not(tmp_path: Path) -> None:
-    config_path = world.make_folder(tmp_path, entry={"labels": None})
-    log = tmp_path / "log" / "predictions.jsonl"
-    write_log(log, 1200)
-    _, first = trained(config_path, BEFORE)
-    assert first is not None
+def test_a_recalibration_under_a_changed_recipe_says_why_not(first: tuple[Path, Version]) -> None:
+    _, version = first
     kinds: dict[str, Kind] = {"age": "numeric", "tenure": "numeric"}
-    champion = Champion(artifact.load(Path(first.artifact), first.sha256), None)
+    champion = Champion(artifact.load(Path(version.artifact), version.sha256), None)
     recipe = Recipe.model_validate({"data": {"features": kinds}})
-    rows = read_rows(Path(first.snapshot_path), {"age": "numeric"})
+    rows = read_rows(Path(version.snapshot_path), {"age": "numeric"})
     with pytest.raises(TrainingError, match=r"go on with the champion's features, age, income, region; the recipe has"):
         train.recalibrate(rows, recipe, champion)
