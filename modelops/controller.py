@@ -30,12 +30,12 @@ from modelops.metrics import ServiceMetrics
 from modelops.policy import DAY_S
 from modelops.recipe import Recipe
 from modelops.registry import Registry
+from modelops.results import job_folder, read_result
 from modelops.rollout import Observation, Performance, Rollout, Wanted
 from modelops.rollouts import Rollouts
 from modelops.router import Router, Table, Target
 from modelops.servers import Servers
 from modelops.sidecar import deliver
-from modelops.steps import job_folder, read_result
 
 PERFORMANCE_S = 3.0  # between two looks at the labels of live requests in a rollout
 WATCHED_S = 60.0  # and otherwise

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -22,19 +21,19 @@ from modelops.config import Config, ModelEntry
 from modelops.data import Rows, Selection, Snapshot, Warehouse, read_classes, read_rows
 from modelops.errors import DataError
 from modelops.inputs import Inputs
-from modelops.job import STEPS, Job
+from modelops.job import STEPS, Job, Searched
 from modelops.lineage import Lineage
 from modelops.models import Model
 from modelops.profile import build_profile
 from modelops.recipe import Recipe
 from modelops.registry import Registry, Version
+from modelops.results import SEARCHED, Result, job_folder, read_result, write
 from modelops.topic_log import Topics
 from modelops.train import Learnt, Trained
 
 CHAMPION_ROWS = "champion_rows.json"
-Result = TypeVar("Result", bound=msgspec.Struct)
-Progress = Callable[[str, float], None]
-"""Is told the step and the share of it that is done."""
+Progress = Callable[[str, float, str], None]
+"""Is told the step, the share of it that is done, and what there is to say about it."""
 
 
 class Agreed(msgspec.Struct, frozen=True):
@@ -61,7 +60,7 @@ class Work:
         registry: Registry,
         *,
         sources: tuple[Path, ...] = (),
-        progress: Progress = lambda _step, _share: None,
+        progress: Progress = lambda *_: None,
     ) -> None:
         # Before scikit-learn is imported. Threads of OpenMP wait for one another at every node of a tree: on a busy
         # machine two of them took a hundred times as long as one.
@@ -82,9 +81,9 @@ class Work:
         self.folder.mkdir(parents=True, exist_ok=True)
         version = None
         for step in STEPS:
-            self._progress(step, 0.0)
+            self._progress(step, 0.0, "")
             version = getattr(self, step)()
-            self._progress(step, 1.0)
+            self._progress(step, 1.0, "")
         assert isinstance(version, Version)
         return version
 
@@ -154,7 +153,7 @@ class Work:
                 settings,
                 about={"model": self.job.model, "version": str(version)},
                 classes=classes,
-                progress=lambda share: self._progress("profile", share),
+                progress=lambda share: self._progress("profile", share, ""),
             )
             path = Path(trained.artifact) / "reference.profile"
             write(path, made.to_bytes())
@@ -200,7 +199,7 @@ class Work:
             return nullcontext(Inputs(self._sources, Topics()))
 
         def told(share: float) -> None:
-            self._progress("snapshot", share)
+            self._progress("snapshot", share, "")
 
         return inputs.to_train(self._config, self.job.model, self.job.started_s, told)
 
@@ -244,8 +243,12 @@ class Work:
             self.recipe,
             champion=champion,
             folder=self.folder,
-            progress=lambda share: self._progress("train", share),
+            progress=self._note_search,
         )
+
+    def _note_search(self, searched: Searched) -> None:
+        write(self.folder / SEARCHED, msgspec.json.encode(searched))
+        self._progress("train", searched.share, searched.said)
 
     def _judge(self) -> gates.Verdict:
         trained, rows = self.train(), self._rows()
@@ -304,32 +307,3 @@ class Work:
             found = make()
             write(path, msgspec.json.encode(found))
         return found
-
-
-def job_folder(config: Config, job_id: str) -> Path:
-    """Where a job's results lie."""
-    return config.state.folder / "jobs" / job_id
-
-
-def read_result(path: Path, shape: type[Result]) -> Result | None:
-    """A result from its file; None where it is not there. Raises DataError where it is another's."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=shape)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise DataError(f"{path}: must hold a step's result: {error}. Remove it to do the step again.") from error
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all. Raises DataError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot be written: {error.strerror}. Free space there.") from error

@@ -14,8 +14,9 @@ from modelops.errors import ArtifactError, ContractError, InputsUnavailable, Mod
 from modelops.job_queue import JobQueue
 from modelops.recipe import Recipe
 from modelops.registry import Registry
+from modelops.results import job_folder, read_result, write
 from modelops.state import connect
-from modelops.steps import Progress, Work, job_folder, read_result, write
+from modelops.steps import Progress, Work
 
 
 class Outcome(msgspec.Struct, frozen=True):

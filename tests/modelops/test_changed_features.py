@@ -17,8 +17,8 @@ from modelops.errors import TrainingError
 from modelops.gate import Verdict
 from modelops.recipe import Kind, Recipe
 from modelops.registry import Version
+from modelops.results import read_result
 from modelops.state import connect
-from modelops.steps import read_result
 from modelops.train import Champion
 from tests.modelops import world
 from tests.modelops.job_bench import START_S
@@ -46,7 +46,7 @@ def trained(config_path: Path, features: dict[str, str], source: Path | None = N
     (config_path.parent / "credit.yaml").write_text(json.dumps(recipe))
     config = load(config_path)
     with contextlib.closing(connect(config.database)) as database:
-        said, version = manual.train(config, database, "credit", source, lambda _step, _share: None)
+        said, version = manual.train(config, database, "credit", source, lambda *_: None)
     newest = max((config.state.folder / "jobs").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
     verdict = read_result(newest / "gate.json", Verdict)
     assert verdict is not None
