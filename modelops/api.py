@@ -62,10 +62,8 @@ def make_app(
     async def job(request: Request) -> Response:
         try:
             return asgi.json_response(described(config, queue.get(request.path_params["id"])))
-        except StateError as error:
-            return asgi.problem(Refused(404, str(error)))
-        except DataError as error:
-            return asgi.problem(Refused(500, str(error)))
+        except (StateError, DataError) as error:
+            return asgi.problem(Refused(404 if isinstance(error, StateError) else 500, str(error)))
 
     async def models(request: Request) -> Response:
         return asgi.json_response(

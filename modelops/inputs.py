@@ -22,12 +22,12 @@ def to_train(config: Config, model: str, since_s: float, progress: Callable[[flo
     """What a snapshot is made of. Raises DataError, InputsUnavailable."""
     entry, source = config.model(model), config.model(model).source
     with ExitStack() as held:
-        is_in_topics = source is not None and bool(source.topics.predictions)
-        logs = () if is_in_topics else held.enter_context(steady(entry.predictions))
         topics = Topics()
         if source is not None:
             asked = (*source.topics.predictions, *source.topics.labels)
             topics = held.enter_context(_log(config, model, source).read(asked, since_s, progress))
+        is_in_topics = source is not None and bool(source.topics.predictions)
+        logs = () if is_in_topics else held.enter_context(steady(entry.predictions))
         yield Inputs((*entry.history, *logs, *_labels(entry)), topics)
 
 
@@ -36,10 +36,10 @@ def served(config: Config, model: str) -> Iterator[tuple[Path, ...]]:
     """The files of what our model servers answered, with the labels. Raises DataError, InputsUnavailable."""
     entry, source = config.model(model), config.model(model).source
     with ExitStack() as held:
-        logs = held.enter_context(steady(entry.predictions)) + held.enter_context(steady(shadow_log(entry.predictions)))
         topics = Topics()
         if source is not None and source.topics.labels:
             topics = held.enter_context(_log(config, model, source).read(source.topics.labels, 0.0))
+        logs = held.enter_context(steady(entry.predictions)) + held.enter_context(steady(shadow_log(entry.predictions)))
         yield (*logs, *_labels(entry), *topics.files)
 
 

@@ -55,10 +55,10 @@ class Topics(NamedTuple):
 
 
 class _Event(msgspec.Struct):
-    """What every event has."""
+    """What every event has; one without a time takes its message's."""
 
     id: msgspec.Raw
-    time: msgspec.Raw
+    time: msgspec.Raw = msgspec.Raw(b"")
 
 
 class TopicLog:
@@ -130,7 +130,7 @@ class TopicLog:
         folder = self._folder_of(part.partition)
         lines, tombstones, torn = [], 0, 0
         for message in part.messages:
-            line = None if message.value is None else _line(message.value)
+            line = None if message.value is None else _line(message.value, message.time_s)
             tombstones += message.value is None
             torn += message.value is not None and line is None
             if line is not None:
@@ -184,14 +184,19 @@ class TopicLog:
         return self._folder / partition.topic / str(partition.number)
 
 
-def _line(value: bytes) -> bytes | None:
-    """An event as a line; None where it is none: a JSON object with `id` and `time`."""
+def _line(value: bytes, time_s: float) -> bytes | None:
+    """An event as a line; None where it is none: a JSON object with `id`, and no `time` of null."""
     try:
-        _event.decode(value)
+        event = _event.decode(value)
         value.decode()
-        return (msgspec.json.format(value, indent=-1) if b"\n" in value else value) + b"\n"
+        if b"null" in (bytes(event.id), bytes(event.time)):
+            return None
+        line = msgspec.json.format(value, indent=-1) if b"\n" in value else value
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    if not bytes(event.time):
+        line = b'{"time":%r,' % time_s + line.lstrip()[1:]
+    return line + b"\n"
 
 
 def _fitting(lines: Sequence[tuple[int, float, bytes]], n_bytes: int) -> int:
