@@ -11,11 +11,12 @@ from starlette.routing import Route
 
 from modelops import asgi
 from modelops.config import Config
-from modelops.errors import Refused, StateError
+from modelops.errors import DataError, Refused, StateError
 from modelops.job_queue import JobQueue
 from modelops.metrics import ServiceMetrics
 from modelops.receiver import Receiver
 from modelops.registry import Registry
+from modelops.results import described
 from modelops.rollouts import Rollouts
 from modelops.tokens import Tokens
 
@@ -60,9 +61,9 @@ def make_app(
 
     async def job(request: Request) -> Response:
         try:
-            return asgi.json_response(msgspec.to_builtins(queue.get(request.path_params["id"])))
-        except StateError as error:
-            return asgi.problem(Refused(404, str(error)))
+            return asgi.json_response(described(config, queue.get(request.path_params["id"])))
+        except (StateError, DataError) as error:
+            return asgi.problem(Refused(404 if isinstance(error, StateError) else 500, str(error)))
 
     async def models(request: Request) -> Response:
         return asgi.json_response(

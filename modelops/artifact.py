@@ -11,7 +11,7 @@ import msgspec
 from modelops.errors import ArtifactError
 from modelops.estimators import library as libraries
 from modelops.models import Encoding, Model
-from modelops.recipe import ModelKind
+from modelops.recipe import Format, ModelKind
 
 DESCRIPTION = "model.json"
 
@@ -24,16 +24,16 @@ class Description(msgspec.Struct, frozen=True):
     shift: float
     archive_sha256: str
     library: str
+    format: Format = "native"
 
 
 def save(model: Model, folder: Path) -> str:
     """Writes a model into a folder; the hash that `load` is to be given."""
-    library = libraries.of(model.kind)
+    library = libraries.of(model.kind, model.format)
     data = library.dumps(model.estimator, folder / library.ARCHIVE)
     sha256 = hashlib.sha256(data).hexdigest()
-    text = msgspec.json.format(
-        msgspec.json.encode(Description(model.kind, model.encoding, model.shift, sha256, library.version()))
-    )
+    described = Description(model.kind, model.encoding, model.shift, sha256, library.version(), model.format)
+    text = msgspec.json.format(msgspec.json.encode(described))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / library.ARCHIVE).write_bytes(data)
@@ -45,19 +45,24 @@ def save(model: Model, folder: Path) -> str:
 
 def load(folder: Path, sha256: str) -> Model:
     """Reads a model whose hash the registry knows. Raises ArtifactError where anything differs."""
-    text = _read(folder / DESCRIPTION)
-    if hashlib.sha256(text).hexdigest() != sha256:
-        raise ArtifactError(f"{folder / DESCRIPTION}: must be what was registered; its hash differs. Do not use it.")
-    try:
-        described = msgspec.json.decode(text, type=Description)
-    except msgspec.MsgspecError as error:
-        raise ArtifactError(f"{folder / DESCRIPTION}: must describe a model: {error}.") from error
-    library = libraries.of(described.kind)
+    described = describe(folder, sha256)
+    library = libraries.of(described.kind, described.format)
     path = folder / library.ARCHIVE
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != described.archive_sha256:
         raise ArtifactError(f"{path}: must be what was registered; its hash differs. Do not use it.")
-    return Model(library.loads(data, path), described.encoding, described.kind, described.shift)
+    return Model(library.loads(data, path), described.encoding, described.kind, described.shift, described.format)
+
+
+def describe(folder: Path, sha256: str) -> Description:
+    """What stands beside the archive, without the model's library. Raises ArtifactError."""
+    text = _read(folder / DESCRIPTION)
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise ArtifactError(f"{folder / DESCRIPTION}: must be what was registered; its hash differs. Do not use it.")
+    try:
+        return msgspec.json.decode(text, type=Description)
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(f"{folder / DESCRIPTION}: must describe a model: {error}.") from error
 
 
 def _read(path: Path) -> bytes:

@@ -38,6 +38,9 @@ webhook -> job -> snapshot -> contract -> training -> gate -> registry -> rollou
 """
 
 
+BAR = 20  # characters of a progress bar
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads spin between small matrices
@@ -89,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--rollout", action="store_true", help="where the gate agrees, begin a rollout")
     made = command(commands, "jobs", jobs, "what became of each alarm, newest first, with the reason")
+    made.add_argument("words", nargs="*", metavar="show JOB", help="one job only, also one that has ended")
     made.add_argument("--json", action="store_true", help="one JSON object a line")
     made = command(commands, "predict", predict, "the model server: V1 and V2 endpoints, batching, prediction log")
     made.add_argument("--model", required=True, metavar="MODEL", help="a name in `models`")
@@ -146,6 +150,8 @@ def train(options: argparse.Namespace) -> int:
     settings.model(options.model)
     if options.source is not None and not options.source.exists():
         raise ConfigError(f"`--from` must name a file of labelled rows; there is no {options.source}.")
+    if sys.stderr.isatty():
+        logging.getLogger("modelops.search").setLevel(logging.WARNING)  # the bar says it
     with state(settings) as database:
         verdict, version = manual.train(settings, database, options.model, options.source, tell)
         print(verdict, file=sys.stderr)
@@ -170,31 +176,39 @@ def begun(rollout: "Rollout") -> str:
     )
 
 
-def tell(step: str, share: float) -> None:
-    """Progress for a person who waits."""
+def tell(step: str, share: float, said: str) -> None:
+    """Progress for a person who waits: a bar, and what there is to say."""
     if sys.stderr.isatty():
-        print(f"\r{step:10} {share:4.0%}", end="\n" if share >= 1 else "", file=sys.stderr, flush=True)
+        bar = "#" * round(BAR * share)
+        line = f"\r\x1b[K{step:10} [{bar:{BAR}}] {share:4.0%}  {said}"
+        print(line, end="\n" if share >= 1 and not said else "", file=sys.stderr, flush=True)
 
 
 def jobs(options: argparse.Namespace) -> int:
-    """`modelops jobs`."""
+    """`modelops jobs`, `modelops jobs show JOB`."""
     from modelops import config
     from modelops.job_queue import JobQueue
+    from modelops.results import described, read_searched
 
     settings = config.load(options.config)
+    if options.words and (options.words[0] != "show" or len(options.words) != 2):
+        raise ConfigError(f"`modelops jobs` must be followed by nothing or by `show JOB`; got {options.words}.")
     with state(settings) as database:
-        found = JobQueue(database, settings.database).jobs()
+        queue = JobQueue(database, settings.database)
+        found = [queue.get(options.words[1])] if options.words else queue.jobs()
         if not found:
             print("modelops: no alarm has come yet", file=sys.stderr)
         for job in found:
             if options.json:
-                sys.stdout.buffer.write(msgspec.json.encode(job) + b"\n")
+                sys.stdout.buffer.write(msgspec.json.encode(described(settings, job)) + b"\n")
                 continue
             version = "" if job.new_version is None else f" -> version {job.new_version}"
             print(f"{rfc3339(int(job.created_s))}  {job.id}  {job.model} {job.version} {job.kind}{version}")
             print(f"    {job.state}: {job.reason or ', '.join(job.done) or 'not begun'}")
             if job.retry_s is not None:
                 print(f"    the alarm is open still: tried again at {rfc3339(int(job.retry_s))}")
+            if (searched := read_searched(settings, job.id)) is not None:
+                print(f"    search: {searched.said}")
     sys.stdout.flush()
     return 0
 
@@ -340,7 +354,7 @@ def work(options: argparse.Namespace) -> int:
 
     began_s = time.monotonic()
 
-    def told(step: str, share: float) -> None:
+    def told(step: str, share: float, _said: str) -> None:
         if share in (0.0, 1.0):
             print(f"{time.monotonic() - began_s:7.2f} s {step} {'ends' if share else 'begins'}", file=sys.stderr)
 

@@ -1,14 +1,15 @@
 """`modelops.yaml`: where things listen, lie and are sent. What is trained stands in each model's recipe."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from modelops import settings
 from modelops.errors import ConfigError
 from modelops.settings import Duration, FilePath, Section
 
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=249)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 """It stands in paths, URLs and MLflow's filters."""
 
@@ -74,12 +75,11 @@ class HttpTarget(Section):
     token_file: FilePath | None = Field(default=None, description="File with the bearer token; read at each batch.")
 
 
-class KafkaTarget(Section):
-    """The prediction log goes to a Kafka topic, an event a message, keyed by its id."""
+class KafkaConnection(Section):
+    """How Kafka is reached."""
 
     kind: Literal["kafka"] = Field(description="kafka.")
     brokers: tuple[str, ...] = Field(min_length=1, description="Brokers to begin with, each HOST:PORT.")
-    topic: str = Field(min_length=1, description="The topic; it must be there.")
     settings: dict[str, str | int | float | bool] = Field(
         default={}, repr=False, description="kafka-python's own settings, dotted; `*.password_file` reads a secret."
     )
@@ -101,6 +101,31 @@ class KafkaTarget(Section):
         }
 
 
+class KafkaTarget(KafkaConnection):
+    """The prediction log goes to a Kafka topic, an event a message, keyed by its id."""
+
+    topic: str = Field(min_length=1, description="The topic; it must be there.")
+
+
+class Topics(Section):
+    """Kafka topics by what they carry."""
+
+    predictions: tuple[TopicName, ...] = Field(default=(), description="Topics of prediction events.")
+    labels: tuple[TopicName, ...] = Field(default=(), description="Topics of label events.")
+
+    @model_validator(mode="after")
+    def _some_topic(self) -> Self:
+        if not self.predictions and not self.labels:
+            raise ValueError("must name a topic; got none.")
+        return self
+
+
+class KafkaSource(KafkaConnection):
+    """Rows to train on from Kafka topics, an event a message, as in the files."""
+
+    topics: Topics = Field(description="Topics by what they carry: predictions, labels.")
+
+
 class ModelEntry(Section):
     """One model in service."""
 
@@ -115,6 +140,11 @@ class ModelEntry(Section):
     )
     history: tuple[FilePath, ...] = Field(
         default=(), description="Older predictions to train on too: JSONL or Parquet files, or folders of them."
+    )
+    source: KafkaSource | None = Field(
+        default=None,
+        description="Topics to train on: of predictions instead of the prediction log, of labels beside `labels`. What "
+        "was read is kept in `state.folder`, as much as `rotation` says. Default: files only.",
     )
     sidecars: tuple[Sidecar, ...] = Field(default=(), description="Where the profile of a new version is delivered.")
     policy: Policy = Policy()

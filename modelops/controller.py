@@ -16,26 +16,26 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from modelops import inputs
 from modelops import recipe as recipes
 from modelops import rollout as machine
 from modelops.bootstrap import auc_with_error
 from modelops.config import Config, ModelEntry
 from modelops.data import Selection, Warehouse
-from modelops.errors import DataError, ModelopsError, SidecarError, TooFewLabels
+from modelops.errors import ConfigError, DataError, ModelopsError, SidecarError, TooFewLabels
 from modelops.gate import Verdict
 from modelops.job import Job, RolloutEnded
 from modelops.job_queue import JobQueue
 from modelops.metrics import ServiceMetrics
 from modelops.policy import DAY_S
-from modelops.prediction_log import shadow_log, steady
 from modelops.recipe import Recipe
 from modelops.registry import Registry
+from modelops.results import job_folder, read_result
 from modelops.rollout import Observation, Performance, Rollout, Wanted
 from modelops.rollouts import Rollouts
 from modelops.router import Router, Table, Target
 from modelops.servers import Servers
 from modelops.sidecar import deliver
-from modelops.steps import job_folder, read_result
 
 PERFORMANCE_S = 3.0  # between two looks at the labels of live requests in a rollout
 WATCHED_S = 60.0  # and otherwise
@@ -225,7 +225,7 @@ class Controller:
         """Measures performance, in a thread, where it may bear on the rollout."""
         measured = self._measured.setdefault(model, Measured())
         if rollout.phase in ("observing", "watching") and measured.is_due(PERFORMANCE_S):
-            measured.begin(self._measured_in_thread(model, entry, recipe, rollout.began_s, measured))
+            measured.begin(self._measured_in_thread(model, recipe, rollout.began_s, measured))
 
     def _watch_labels(self, model: str, entry: ModelEntry) -> None:
         """Measures, for the metrics, how well the requests were answered whose labels may have come lately."""
@@ -233,23 +233,20 @@ class Controller:
         if measured.is_due(WATCHED_S):
             recipe = recipes.load(entry.recipe)
             since_s = time.time() - recipe.data.label.wait - DAY_S
-            measured.begin(self._measured_in_thread(model, entry, recipe, since_s, measured))
+            measured.begin(self._measured_in_thread(model, recipe, since_s, measured))
 
-    async def _measured_in_thread(
-        self, model: str, entry: ModelEntry, recipe: Recipe, since_s: float, measured: Measured
-    ) -> None:
-        labels = [] if entry.labels is None else [entry.labels]
+    async def _measured_in_thread(self, model: str, recipe: Recipe, since_s: float, measured: Measured) -> None:
         warehouse = Warehouse(self.config.state.folder)
 
         def scores() -> dict[str, np.ndarray]:
-            with steady(entry.predictions) as files, steady(shadow_log(entry.predictions)) as copied:
-                return warehouse.live_scores([*files, *copied, *labels], recipe.data, Selection(model, since_s))
+            with inputs.served(self.config, model) as files:
+                return warehouse.live_scores(files, recipe.data, Selection(model, since_s))
 
         try:
             pairs = await asyncio.to_thread(scores)
         except TooFewLabels:
             return  # nothing was logged yet
-        except DataError as error:
+        except (DataError, ConfigError) as error:
             log.warning("%s: live performance is unknown: %s", model, error)
             return
         measured.found = {

@@ -18,10 +18,11 @@ import msgspec
 import numpy as np
 
 from modelops import data_sql
-from modelops.errors import DataError, TooFewLabels
+from modelops.errors import ColumnsMissing, DataError, TooFewLabels
 from modelops.log_chunks import CHUNK_BYTES, Chunk, chunks
 from modelops.recipe import Data, Kind
 from modelops.times import rfc3339
+from modelops.topic_log import Topics
 
 TABULAR = {".csv": "read_csv", ".parquet": "read_parquet"}
 
@@ -73,9 +74,12 @@ class Warehouse:
         self.folder = folder
         self._chunk_bytes = chunk_bytes
 
-    def snapshot(self, files: Sequence[Path], recipe: Data, selection: Selection) -> Snapshot:
+    def snapshot(
+        self, files: Sequence[Path], recipe: Data, selection: Selection, topics: Topics | None = None
+    ) -> Snapshot:
         """The snapshot of these logs, made or found. Raises TooFewLabels where it would be too small."""
-        inputs = list(self._inputs(files))
+        topics = topics or Topics()
+        inputs = list(self._inputs([*files, *topics.files]))
         positive = label_text(recipe.label.positive)
         parameters: dict[str, Any] = {
             "model": selection.model,
@@ -87,19 +91,26 @@ class Warehouse:
             "positive": positive,
             "max_rows": recipe.max_rows,
         }
-        statements = [data_sql.joined(recipe.features), data_sql.WINDOWS, data_sql.labelled(recipe.features)]
-        typed = data_sql.typed("events", recipe.features)
-        named = json.dumps([data_sql.CODE_VERSION, [c.sha256 for c in inputs], typed, statements, parameters])
+        features = recipe.features
+        statements = [
+            f"CREATE TEMP TABLE joined AS {data_sql.joined(features)}",
+            data_sql.once(features),
+            f"CREATE TEMP TABLE windows AS {data_sql.WINDOWS}",
+            data_sql.labelled(features),
+        ]
+        typed = data_sql.typed("events", features)
+        read = [[chunk.sha256 for chunk in inputs], topics.spans]
+        named = json.dumps([data_sql.CODE_VERSION, read, typed, statements, parameters])
         name = hashlib.sha256(named.encode()).hexdigest()[:24]
         path = self.folder / "snapshots" / f"{name}.parquet"
         with _database() as database:
             self._events(database, inputs, recipe)
-            for table, statement in (("joined", statements[0]), ("windows", statements[1])):
-                _execute(database, f"CREATE TEMP TABLE {table} AS {statement}", parameters)
-            empty = Snapshot(name, str(path), 0, 0, 0.0, 0.0, 0.0, "")
+            for statement in statements[:-1]:
+                _execute(database, statement, parameters)
+            empty = Snapshot(name, str(path), 0, 0, 0.0, 0.0, 0.0, topics.said)
             if path.exists():
                 return _checked(database, path, recipe, selection, empty)
-            with _written(database, statements[2], path, parameters) as beside:
+            with _written(database, statements[-1], path, parameters) as beside:
                 made = _checked(database, beside, recipe, selection, empty)
         return made
 
@@ -200,14 +211,14 @@ def read_classes(path: Path, positive: str | int | bool) -> tuple[str, str]:
 def _checked(
     database: duckdb.DuckDBPyConnection, path: Path, recipe: Data, selection: Selection, named: Snapshot
 ) -> Snapshot:
-    """The snapshot with its counts. Raises TooFewLabels, whose text says what there is and what is needed."""
+    """The snapshot with its counts. Raises TooFewLabels, whose text says what there is and is needed."""
     with _data_errors():
         report = database.execute(data_sql.REPORT.format(source=data_sql.text(str(path)))).fetchone()
     predicted, labelled, windows, complete, n, positive, from_s, to_s, log_end_s = report or ()
     after = f" after {rfc3339(selection.since_s)}" if selection.since_s > 0 else ""
     said = (
         f"{n:,} labelled rows of complete windows{after}, {positive:,} of the positive class; of {predicted:,} "
-        f"predictions {labelled:,} have labels, {complete} of {windows} windows are complete."
+        f"predictions {labelled:,} have labels, {complete} of {windows} windows are complete.{named.report}"
     )
     fewest = min(positive, n - positive)
     if n < recipe.min_rows:
@@ -237,7 +248,8 @@ def _table(database: duckdb.DuckDBPyConnection, path: Path, features: Mapping[st
         needed = (*features,) if is_log else (*features, "label")
         lacking = [name for name in needed if name not in known]
         if lacking:
-            raise DataError(f"{path}: must have the columns {', '.join(lacking)}; it has {', '.join(known)}.")
+            said = f"{path}: must have the columns {', '.join(lacking)}; it has {', '.join(known)}."
+            raise ColumnsMissing(said, tuple(lacking))
         pairs = ", ".join(f"{data_sql.text(name)}, {known[name]}" for name in features)
         values = f"json_object({pairs})"
 
@@ -289,7 +301,8 @@ def _written(
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _execute(database, f"COPY ({query}) TO {data_sql.text(str(beside))} (FORMAT parquet)", parameters)
+        where = f"{data_sql.text(str(beside))} ({data_sql.PARQUET})"
+        _execute(database, f"COPY ({query}) TO {where}", parameters)
         yield beside
         beside.replace(path)
     except OSError as error:
@@ -307,9 +320,10 @@ def _execute(database: duckdb.DuckDBPyConnection, statement: str, parameters: Ma
 
 @contextmanager
 def _database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """One thread: two of them took twice the processor's time to read the chunks, and less than that was gained."""
     with duckdb.connect(":memory:") as database:
         database.execute(
-            "SET threads = 2; SET TimeZone = 'UTC'; SET memory_limit = '1GB'; SET preserve_insertion_order = true"
+            "SET threads = 1; SET TimeZone = 'UTC'; SET memory_limit = '1GB'; SET preserve_insertion_order = true"
         )
         yield database
 

@@ -9,6 +9,7 @@ CODE_VERSION = 1
 
 _JSON, _TEXT = ("id", "time", "features", "prediction", "label"), ("model", "version")
 EVENT_COLUMNS = "{" + ", ".join([*(f"{n}: 'JSON'" for n in _JSON), *(f"{n}: 'VARCHAR'" for n in _TEXT)]) + "}"
+PARQUET = "FORMAT parquet, DICTIONARY_SIZE_LIMIT 1000"  # for categories: one of ids or numbers costs, and saves nothing
 RAW = "SELECT id, time, model, version, features, prediction, label FROM {source}"
 
 
@@ -59,18 +60,29 @@ WHERE id IS NOT NULL AND {seconds} IS NOT NULL"""
 
 
 def joined(features: Mapping[str, Kind]) -> str:
-    """Predictions since $since with their labels, the first of each id, and the number of their window.
+    """Predictions since $since with their labels, and the number of their window; an id may stand there twice.
 
     Parameters of the statement: model, since, span (a window's length). It needs a table `events`.
     """
-    names = ", ".join(f"p.{quoted(name)}" for name in features)
     return f"""
-SELECT p."$id", p."$time", p."$version", p."$prediction", {names}, l.label AS "$label",
+SELECT p."$id", p."$time", p."$version", p."$prediction", {_names(features, "p.")}, l.label AS "$label",
        floor((p."$time" - $since) / $span) AS "$window"
-FROM (SELECT * FROM events WHERE "$has_features" AND coalesce("$model", $model) = $model AND "$time" >= $since
-      QUALIFY row_number() OVER (PARTITION BY "$id" ORDER BY "$time", "$version") = 1) p
+FROM (SELECT * FROM events WHERE "$has_features" AND coalesce("$model", $model) = $model AND "$time" >= $since) p
 LEFT JOIN {LABELS} l
 USING ("$id")"""
+
+
+def once(features: Mapping[str, Kind]) -> str:
+    """Leaves the first prediction of each id in the table `joined`; only ids that stand there twice are sorted.
+
+    All columns decide, so that the one that stays does not depend on the order in which rows are read.
+    """
+    return f"""
+DELETE FROM joined USING (
+    SELECT rowid AS row, row_number() OVER (
+        PARTITION BY "$id" ORDER BY "$time", "$version", "$prediction", {_names(features)}) AS number
+    FROM joined SEMI JOIN (SELECT "$id" FROM joined GROUP BY "$id" HAVING count(*) > 1) USING ("$id")) AS numbered
+WHERE joined.rowid = numbered.row AND numbered.number > 1"""
 
 
 WINDOWS = """
@@ -87,15 +99,13 @@ FROM joined GROUP BY "$window"
 
 def labelled(features: Mapping[str, Kind]) -> str:
     """The snapshot's rows in order of time: the newest $max_rows of complete windows. `$y` is 1 for the positive."""
-    names = ", ".join(quoted(name) for name in features)
+    complete = 'joined SEMI JOIN (SELECT "$window" FROM windows WHERE is_complete) USING ("$window")'
     return f"""
-SELECT * FROM (
-    SELECT "$id", "$time", "$version", "$prediction", {names}, "$label",
-           {IS_POSITIVE.format(label='"$label"')}::INTEGER AS "$y"
-    FROM joined JOIN windows USING ("$window")
-    WHERE is_complete AND "$label" IS NOT NULL
-    ORDER BY "$time" DESC, "$id" DESC LIMIT $max_rows)
-ORDER BY "$time", "$id"
+SELECT "$id", "$time", "$version", "$prediction", {_names(features)}, "$label",
+       {IS_POSITIVE.format(label='"$label"')}::INTEGER AS "$y"
+FROM {complete}
+WHERE "$label" IS NOT NULL
+ORDER BY "$time", "$id" LIMIT $max_rows OFFSET (SELECT greatest(count("$label") - $max_rows, 0) FROM {complete})
 """
 
 
@@ -120,3 +130,7 @@ USING ("$id")
 """
 )
 """Scores of live requests with their labels, by version. Parameters: model, since, positive."""
+
+
+def _names(features: Mapping[str, Kind], of: str = "") -> str:
+    return ", ".join(of + quoted(name) for name in features)

@@ -29,6 +29,18 @@ class TooFewLabels(DataError):
     """There is not yet enough labelled data; waiting may help."""
 
 
+class ColumnsMissing(DataError):
+    """A table lacks columns that are asked for."""
+
+    def __init__(self, message: str, columns: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.columns = columns
+
+
+class InputsUnavailable(DataError):
+    """A broker that has rows or labels does not answer; waiting may help."""
+
+
 class ContractError(DataError):
     """The rows break the contract; the text is the report, `broken` the rules."""
 

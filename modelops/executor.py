@@ -18,7 +18,7 @@ from modelops.config import Config
 from modelops.errors import ConfigError, DataError, ModelopsError
 from modelops.job import STEPS, Crashed, Done, Happening, Job, LabelsMissing, Registered, Rejected, Taken
 from modelops.job_queue import JobQueue
-from modelops.steps import job_folder, read_result
+from modelops.results import job_folder, read_result
 from modelops.worker import OUTCOME, Outcome
 
 LEASE_S = 30.0

@@ -69,9 +69,10 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge(
-    new: Sample, old: Sample | None, settings: Gate, *, kind: str, recalibrates: bool = False, seed: int = 0
+    new: Sample, old: Sample | str | None, settings: Gate, *, kind: str, recalibrates: bool = False, seed: int = 0
 ) -> Verdict:
-    """The verdict on a challenger. `old` None: the champion has no hold-out; `kind`: of the alarm's drift.
+    """The verdict on a challenger. `old` None: the champion has no hold-out; text: why the challenger cannot be
+    judged on it; `kind`: of the alarm's drift.
 
     A recalibration keeps the order of rows, so its metric is the log likelihood, else it is the AUC.
     """
@@ -89,7 +90,9 @@ def judge(
         return Comparison(title, len(y), mine, other, mine - other, low, "", None, high)
 
     table = [_proven(compare("new rows", new, np.arange(len(new.y))), NEW_MARGIN, better_by)]
-    if old is not None:
+    if isinstance(old, str):
+        table.append(Comparison("old hold-out", 0, None, None, None, None, f"not compared: {old}", None))
+    elif old is not None:
         line = _proven(compare("old hold-out", old, np.arange(len(old.y))), settings.old_margin)
         table.append(line if judges_old else _shown(line, "shown only: under concept drift it is another relation"))
     table += _segments(new, settings, compare)

@@ -75,6 +75,22 @@ class Job(msgspec.Struct, frozen=True):
         return None if not self.retry else retry_id(self.first_id, self.retry - 1)
 
 
+class Searched(msgspec.Struct, frozen=True):
+    """How far a search is: trials that were made, of at most how many, the best ROC AUC so far (None: there is none
+    yet), and the share of trials or seconds that is spent."""
+
+    trials: int
+    of: int
+    best: float | None
+    share: float
+
+    @property
+    def said(self) -> str:
+        """For a person who waits."""
+        best = "" if self.best is None else f", best roc_auc {self.best:.4f}"
+        return f"{self.trials} of {self.of} trials{best}"
+
+
 class Taken(msgspec.Struct, frozen=True):
     """The executor began with it."""
 

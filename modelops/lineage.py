@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from modelops.errors import ModelopsError, TooFewLabels
+from modelops.errors import InputsUnavailable, ModelopsError, TooFewLabels
 from modelops.job import Job
 
 FILE = "lineage.jsonl"
@@ -26,13 +26,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A file that is read or written. `version`: its content; `columns`: names and types; `rules`: checks that held."""
+    """A file that is read or written. `version`: its content; `columns`: names and types; `rules`: checks that held.
 
-    path: Path
+    `namespace`: of what is no file.
+    """
+
+    path: Path | str
     version: str | None = None
     n_rows: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     rules: Sequence[str] = ()
+    namespace: str = "file"
+
+    @property
+    def name(self) -> str:
+        """As OpenLineage names it."""
+        return str(self.path.absolute()) if isinstance(self.path, Path) else self.path
+
+
+def topic(brokers: Sequence[str], name: str, partition: int, begin: int, end: int) -> Dataset:
+    """A partition's offsets as a dataset, named as OpenLineage names Kafka's topics."""
+    return Dataset(name, f"{partition}:{begin}-{end}", end - begin, namespace=f"kafka://{brokers[0]}")
 
 
 class Lineage:
@@ -56,7 +70,7 @@ class Lineage:
             begun.touch()
         try:
             yield outputs
-        except TooFewLabels:
+        except (TooFewLabels, InputsUnavailable):
             raise
         except (ModelopsError, MemoryError) as error:
             self._emit(step, "FAIL", inputs, (), sql, error=str(error) or "the process ran out of memory")
@@ -141,7 +155,7 @@ def _input(dataset: Dataset) -> Any:
     if dataset.rules:
         assertions = [quality.Assertion(rule, success=True) for rule in dataset.rules]
         read["dataQualityAssertions"] = quality.DataQualityAssertionsDatasetFacet(assertions)
-    return events.InputDataset("file", str(dataset.path.absolute()), facets=_facets(dataset), inputFacets=read)
+    return events.InputDataset(dataset.namespace, dataset.name, facets=_facets(dataset), inputFacets=read)
 
 
 def _output(dataset: Dataset) -> Any:
@@ -151,9 +165,9 @@ def _output(dataset: Dataset) -> Any:
     written: dict[str, Any] = {
         "outputStatistics": statistics.OutputStatisticsOutputDatasetFacet(dataset.n_rows, _size(dataset.path), 1)
     }
-    return events.OutputDataset("file", str(dataset.path.absolute()), facets=_facets(dataset), outputFacets=written)
+    return events.OutputDataset(dataset.namespace, dataset.name, facets=_facets(dataset), outputFacets=written)
 
 
-def _size(path: Path) -> int | None:
-    """Bytes of a file; None of a folder, or of what is not there."""
-    return path.stat().st_size if path.is_file() else None
+def _size(path: Path | str) -> int | None:
+    """Bytes of a file; None of a folder, of a topic, or of what is not there."""
+    return path.stat().st_size if isinstance(path, Path) and path.is_file() else None

@@ -40,9 +40,9 @@ def train(
     work = Work(config, job, recipe, registry, sources=sources, progress=progress)
     work.folder.mkdir(parents=True, exist_ok=True)
     for step in ("snapshot", "contract", "train"):
-        progress(step, 0.0)
+        progress(step, 0.0, "")
         getattr(work, step)()
-        progress(step, 1.0)
+        progress(step, 1.0, "")
     verdict = work.gate()
     report = verdict.report + ("\n" + gate.table_text(verdict) if verdict.comparisons else "")
     if not verdict.is_better:

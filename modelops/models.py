@@ -19,6 +19,8 @@ DIGITS = 6
 """Of a prediction, everywhere. Trees give few distinct values, and a profile's cells end at such values: were they
 rounded in the log alone, all rows of a value could fall into the neighbouring cell."""
 
+ONNX_TOLERANCE = 1e-9  # of a probability; the two add up a model's trees in another order
+
 MOST_CATEGORIES = 200  # of a feature; rarer ones are one
 
 
@@ -65,16 +67,17 @@ class Encoding(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Model:
-    """A library's estimator, the encoding of its rows, and a shift of its log odds."""
+    """A library's estimator, the encoding of its rows, a shift of its log odds, and as what it is kept and run."""
 
     estimator: Any
     encoding: Encoding
     kind: recipe.ModelKind
     shift: float = 0.0
+    format: recipe.Format = "native"
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         """Probabilities of the positive class, (n,), of DIGITS digits."""
-        raw = libraries.of(self.kind).predict(self.estimator, matrix)
+        raw = libraries.of(self.kind, self.format).predict(self.estimator, matrix)
         if self.shift != 0.0:
             odds = np.clip(raw, 1e-12, 1 - 1e-12)
             raw = np.asarray(1 / (1 + np.exp(-(np.log(odds / (1 - odds)) + self.shift))))
@@ -130,6 +133,22 @@ def fit(
     if not np.isfinite(made.predict(matrix)).all():
         raise TrainingError(
             "the model predicts what is no number; look for infinities in the features, or lower `learning_rate`."
+        )
+    return made
+
+
+def as_onnx(model: Model, columns: Mapping[str, np.ndarray]) -> Model:
+    """A model of scikit-learn as ONNX. Raises TrainingError where it predicts these columns otherwise."""
+    from modelops.estimators import onnx_session
+
+    made = replace(model, estimator=onnx_session.convert(model.estimator, model.kind), format="onnx")
+    matrix = model.encoding.columns(columns)
+    before = libraries.of(model.kind).predict(model.estimator, matrix)
+    apart = float(np.max(np.abs(onnx_session.predict(made.estimator, matrix) - before)))
+    if not apart <= ONNX_TOLERANCE:
+        raise TrainingError(
+            f"the ONNX graph must predict what the model predicts, to {ONNX_TOLERANCE:g}; it is {apart:g} away. Leave "
+            "`model.format` out, and report this."
         )
     return made
 

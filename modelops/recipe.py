@@ -15,6 +15,8 @@ Kind = Literal["numeric", "categorical"]
 ModelKind = Literal[
     "hist_gradient_boosting", "lightgbm", "logistic", "river_alma", "river_logistic", "river_perceptron"
 ]
+Format = Literal["native", "onnx"]
+ONNX_KINDS = ("hist_gradient_boosting", "logistic")
 UNSAFE_KINDS = ("river_gaussian_nb", "river_passive_aggressive")  # skops cannot keep them
 Retraining = Literal["full", "incremental", "transfer"]
 Strategy = Literal["recreate", "blue_green", "canary", "shadow"]
@@ -80,6 +82,11 @@ class Model(Section):
         default={}, description="Parameters of the library's estimator."
     )
     seed: int = Field(default=0, ge=0, description="Everything random comes from it.")
+    format: Format = Field(
+        default="native",
+        description="native: as the library keeps it; onnx: a model of scikit-learn as ONNX, which ONNX Runtime alone "
+        "serves (extra `onnx`).",
+    )
 
     @field_validator("kind", mode="before")
     @classmethod
@@ -242,6 +249,15 @@ class Recipe(Section):
             raise ValueError(
                 "`training.retraining: incremental` must have a model that keeps what it learnt; logistic is fitted to "
                 "the rows that it is given. Choose river_logistic or lightgbm, or `transfer`."
+            )
+        if self.model.format == "onnx" and kind not in ONNX_KINDS:
+            raise ValueError(
+                f"`model.format: onnx` must stand beside one of {', '.join(ONNX_KINDS)}; got {kind}, which is kept as "
+                "its library does. Leave `format` out."
+            )
+        if self.model.format == "onnx" and how != "full":
+            raise ValueError(
+                f"`model.format: onnx` must stand beside `training.retraining: full`; got {how}: a graph cannot learn."
             )
         if search is None:
             return self

@@ -19,15 +19,17 @@ from modelops import recipe as recipes
 from modelops.bootstrap import roc_auc, value
 from modelops.data import Rows
 from modelops.errors import DataError, TrainingError
+from modelops.job import Searched
 from modelops.models import Encoding, Model
 
 Parameters = dict[str, int | float | str | bool | None]
-Progress = Callable[[float], None]
-"""Is told the share that is done."""
 
 FILE = "trials.jsonl"
 REASON = "reason"  # of a failed trial, among its attributes
 log = logging.getLogger(__name__)
+
+
+Progress = Callable[[Searched], None]
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -110,7 +112,8 @@ def _run(
         done = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
         spent_s = sum(trial.user_attrs["seconds"] for trial in trials if "seconds" in trial.user_attrs)
         n = len(done) + len(refused)
-        progress(max(n / asked.trials, min(spent_s / asked.budget, 1.0)) if n else 0.0)
+        share = max(n / asked.trials, min(spent_s / asked.budget, 1.0)) if n else 0.0
+        progress(Searched(n, asked.trials, max((trial.value for trial in done), default=None), share))
         if n >= asked.trials or (n and spent_s >= asked.budget):
             break
         study.sampler = optuna.samplers.TPESampler(seed=seed + n)

@@ -27,11 +27,11 @@ from modelops.metrics import ServiceMetrics
 from modelops.policy import Limits
 from modelops.receiver import Rate, Receiver
 from modelops.registry import Registry
+from modelops.results import write
 from modelops.rollouts import Rollouts
 from modelops.router import Router
 from modelops.servers import Servers
 from modelops.state import connect, lock
-from modelops.steps import write
 
 STILL_S = 30.0  # a controller that has not ticked for longer is not alive
 MIRROR_S = 10.0

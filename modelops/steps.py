@@ -7,31 +7,34 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from modelops import artifact, contract, data_sql, lineage, train
+from modelops import artifact, contract, data_sql, inputs, lineage, train
 from modelops import gate as gates
 from modelops.bootstrap import roc_auc, value
+from modelops.comparison import ChampionRows, champion_rows, read_champion_rows, why_not
 from modelops.config import Config, ModelEntry
 from modelops.data import Rows, Selection, Snapshot, Warehouse, read_classes, read_rows
 from modelops.errors import DataError, TooFewLabels
-from modelops.job import STEPS, Job
+from modelops.inputs import Inputs
+from modelops.job import STEPS, Job, Searched
 from modelops.lineage import Lineage
 from modelops.models import Model
-from modelops.prediction_log import steady
 from modelops.profile import build_profile
 from modelops.recipe import Recipe
 from modelops.registry import Registry, Version
+from modelops.results import SEARCHED, Result, job_folder, read_result, write
+from modelops.topic_log import Topics
 from modelops.train import Learnt, Trained
 
-Result = TypeVar("Result", bound=msgspec.Struct)
 RECIPE = "recipe.json"  # of a job's folder: as it was when the job began
-Progress = Callable[[str, float], None]
-"""Is told the step and the share of it that is done."""
+CHAMPION_ROWS = "champion_rows.json"
+Progress = Callable[[str, float, str], None]
+"""Is told the step, the share of it that is done, and what there is to say about it."""
 
 
 class Agreed(msgspec.Struct, frozen=True):
@@ -58,7 +61,7 @@ class Work:
         registry: Registry,
         *,
         sources: tuple[Path, ...] = (),
-        progress: Progress = lambda _step, _share: None,
+        progress: Progress = lambda *_: None,
     ) -> None:
         # Before scikit-learn is imported. Threads of OpenMP wait for one another at every node of a tree: on a busy
         # machine two of them took a hundred times as long as one.
@@ -79,9 +82,9 @@ class Work:
         self.folder.mkdir(parents=True, exist_ok=True)
         version = None
         for step in STEPS:
-            self._progress(step, 0.0)
+            self._progress(step, 0.0, "")
             version = getattr(self, step)()
-            self._progress(step, 1.0)
+            self._progress(step, 1.0, "")
         assert isinstance(version, Version)
         return version
 
@@ -89,16 +92,22 @@ class Work:
         """The rows to learn from."""
         chosen = Selection(self.job.model, self.job.started_s, must_be_complete=not self._sources)
         warehouse = Warehouse(self._config.state.folder)
-        labels = () if self._entry.labels is None else (self._entry.labels,)
 
         def make() -> Snapshot:
             sql = data_sql.labelled(self.recipe.data.features)
-            with steady(self._entry.predictions) as logs:
-                files = self._sources or (*self._entry.history, *logs, *labels)
-                with self._lineage.run("snapshot", [lineage.Dataset(file) for file in files], sql=sql) as written:
-                    made = warehouse.snapshot(files, self.recipe.data, chosen)
+            with self._inputs() as (files, topics):
+                read = [lineage.Dataset(file) for file in files]
+                if self._entry.source is not None:
+                    read += [lineage.topic(self._entry.source.brokers, *span) for span in topics.spans]
+                with self._lineage.run("snapshot", read, sql=sql) as written:
+                    made = warehouse.snapshot(files, self.recipe.data, chosen, topics)
                     self._check_is_new(made)
                     written.append(self._dataset(made))
+                    if self._champion is not None:
+                        known = self._registry.get(self.job.model, self._champion)
+                        kinds = artifact.describe(Path(known.artifact), known.sha256).encoding.kinds
+                        theirs = champion_rows(warehouse, made, kinds, self.recipe.data, chosen, (files, topics))
+                        write(self.folder / CHAMPION_ROWS, msgspec.json.encode(theirs))
             return made
 
         return self._kept("snapshot", Snapshot, make)
@@ -166,7 +175,7 @@ class Work:
                 settings,
                 about={"model": self.job.model, "version": str(version)},
                 classes=classes,
-                progress=lambda share: self._progress("profile", share),
+                progress=lambda share: self._progress("profile", share, ""),
             )
             path = Path(trained.artifact) / "reference.profile"
             write(path, made.to_bytes())
@@ -205,6 +214,16 @@ class Work:
             )
 
         return self._kept("register", Version, keep)
+
+    def _inputs(self) -> AbstractContextManager[Inputs]:
+        """The files that were given, or the model's."""
+        if self._sources:
+            return nullcontext(Inputs(self._sources, Topics()))
+
+        def told(share: float) -> None:
+            self._progress("snapshot", share, "")
+
+        return inputs.to_train(self._config, self.job.model, self.job.started_s, told)
 
     def _fit(self) -> Trained:
         began_s = time.monotonic()
@@ -246,22 +265,33 @@ class Work:
             self.recipe,
             champion=champion,
             folder=self.folder,
-            progress=lambda share: self._progress("train", share),
+            progress=self._note_search,
         )
+
+    def _note_search(self, searched: Searched) -> None:
+        write(self.folder / SEARCHED, msgspec.json.encode(searched))
+        self._progress("train", searched.share, searched.said)
 
     def _judge(self) -> gates.Verdict:
         trained, rows = self.train(), self._rows()
         challenger = artifact.load(Path(trained.artifact), trained.sha256)
         held = rows.part(slice(trained.n_train, None))
+        scores = challenger.score(held.columns)
+        calibration = gates.calibration(scores, held.y)
         if self._champion is None:
-            auc = value(roc_auc, challenger.score(held.columns), held.y)
             said = (
-                f"promotable: there is no champion to compare with; roc_auc on {len(held.y):,} held-out rows {auc:.4f}."
+                f"promotable: there is no champion to compare with; roc_auc on {len(held.y):,} held-out rows "
+                f"{value(roc_auc, scores, held.y):.4f}."
             )
-            return gates.Verdict("roc_auc", True, (), gates.calibration(challenger.score(held.columns), held.y), said)
+            return gates.Verdict("roc_auc", True, (), calibration, said)
         champion = self._model(self._champion)
+        found = read_result(self.folder / CHAMPION_ROWS, ChampionRows) or ChampionRows(self.snapshot().path)
+        if found.lacking:
+            return gates.Verdict("roc_auc", False, (), calibration, why_not(self._champion, found.lacking))
+        theirs = read_champion_rows(found, champion.encoding.kinds, rows).part(slice(trained.n_train, None))
+        segments = {name: held.columns[name] for name in self.recipe.gate.segments}
         return gates.judge(
-            self._sample(challenger, champion, held),
+            gates.Sample(scores, champion.score(theirs.columns), held.y, segments),
             self._old_sample(challenger, champion, self._champion),
             self.recipe.gate,
             kind=self.job.kind,
@@ -269,17 +299,18 @@ class Work:
             seed=self.recipe.model.seed,
         )
 
-    def _old_sample(self, challenger: Model, champion: Model, version: int) -> gates.Sample | None:
-        """The champion's own hold-out; None where it has none, or of one class."""
+    def _old_sample(self, challenger: Model, champion: Model, version: int) -> gates.Sample | str | None:
+        """The champion's own hold-out; None where it has none, or of one class; why the challenger cannot be judged."""
         parent = self._registry.get(self.job.model, version)
         if not parent.snapshot_path:
             return None
-        old = read_rows(Path(parent.snapshot_path), self.recipe.data.features).part(slice(parent.n_train, None))
-        return self._sample(challenger, champion, old) if len(np.unique(old.y)) == 2 else None
-
-    def _sample(self, challenger: Model, champion: Model, rows: Rows) -> gates.Sample:
-        segments = {name: rows.columns[name] for name in self.recipe.gate.segments}
-        return gates.Sample(challenger.score(rows.columns), champion.score(rows.columns), rows.y, segments)
+        theirs, ours = champion.encoding.kinds, challenger.encoding.kinds
+        if lacking := [name for name, kind in ours.items() if theirs.get(name) != kind]:
+            return f"its rows have no {', '.join(lacking)}"
+        old = read_rows(Path(parent.snapshot_path), theirs).part(slice(parent.n_train, None))
+        if len(np.unique(old.y)) < 2:
+            return None
+        return gates.Sample(challenger.score(old.columns), champion.score(old.columns), old.y, {})
 
     def _model(self, version: int | None) -> Model:
         if version is None:
@@ -303,32 +334,3 @@ class Work:
 def _rows_of(snapshot: Snapshot) -> tuple[int, int, float, float]:
     """Tells whether two snapshots since the same time hold the same rows, without reading them."""
     return snapshot.n_rows, snapshot.n_positive, snapshot.from_s, snapshot.to_s
-
-
-def job_folder(config: Config, job_id: str) -> Path:
-    """Where a job's results lie."""
-    return config.state.folder / "jobs" / job_id
-
-
-def read_result(path: Path, shape: type[Result]) -> Result | None:
-    """A result from its file; None where it is not there. Raises DataError where it is another's."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=shape)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise DataError(f"{path}: must hold a step's result: {error}. Remove it to do the step again.") from error
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all. Raises DataError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot be written: {error.strerror}. Free space there.") from error

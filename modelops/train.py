@@ -11,6 +11,7 @@ from modelops import recipe as recipes
 from modelops.bootstrap import roc_auc, value
 from modelops.data import Rows
 from modelops.errors import TooFewLabels, TrainingError
+from modelops.estimators import onnx_session
 from modelops.models import Model
 from modelops.recipe import Recipe
 from modelops.search import Parameters, Progress
@@ -57,6 +58,8 @@ def train(rows: Rows, recipe: Recipe, *, champion: Champion | None, folder: Path
 
     A search keeps its trials in the folder. Raises TrainingError; TooFewLabels where waiting for rows helps.
     """
+    if recipe.model.format == "onnx":
+        onnx_session.require()
     n_train = _split(rows, recipe)
     old = rows.part(slice(0, n_train))
     how = recipe.training.retraining if champion is not None else "full"
@@ -76,11 +79,18 @@ def train(rows: Rows, recipe: Recipe, *, champion: Champion | None, folder: Path
         parameters, metrics = found.parameters, {"search.roc_auc": found.best, "search.trials": float(found.n_trials)}
         chosen = chosen.model_copy(update={"parameters": chosen.parameters | parameters})
     model = models.fit(chosen, encoding, old.columns, old.y, start)
+    if recipe.model.format == "onnx":
+        model = models.as_onnx(model, rows.columns)
     return Learnt(model, how, n_train, float(old.times_s[-1]), parameters, metrics)
 
 
 def recalibrate(rows: Rows, recipe: Recipe, champion: Champion) -> Learnt:
     """The champion with its log odds shifted to the rows' share of positives."""
+    if champion.model.encoding.kinds != recipe.data.features:
+        raise TrainingError(
+            f"a recalibration must go on with the champion's features, {', '.join(champion.model.encoding.kinds)}; the "
+            f"recipe has {', '.join(recipe.data.features)}. Train once with `modelops train`."
+        )
     n_train = _split(rows, recipe)
     old = rows.part(slice(0, n_train))
     model = models.recalibrate(champion.model, old.columns, old.y)
@@ -102,6 +112,11 @@ def _split(rows: Rows, recipe: Recipe) -> int:
 def _start(champion: Model, recipe: Recipe) -> Model:
     """The champion, where the recipe's model can go on from it."""
     how = recipe.training.retraining
+    if champion.format == "onnx":
+        raise TrainingError(
+            f"`training.retraining: {how}` must go on from a champion that can learn; it is kept as ONNX. Train once "
+            "with `full`."
+        )
     if champion.kind != recipe.model.kind:
         raise TrainingError(
             f"`training.retraining: {how}` must go on from a champion of the kind {recipe.model.kind}; it is "

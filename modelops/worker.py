@@ -10,12 +10,13 @@ import msgspec
 
 from modelops import recipe as recipes
 from modelops.config import Config
-from modelops.errors import ArtifactError, ContractError, ModelopsError, TooFewLabels
+from modelops.errors import ArtifactError, ContractError, InputsUnavailable, ModelopsError, TooFewLabels
 from modelops.job_queue import JobQueue
 from modelops.recipe import Recipe
 from modelops.registry import Registry
+from modelops.results import job_folder, read_result, write
 from modelops.state import connect
-from modelops.steps import RECIPE, Progress, Work, job_folder, read_result, write
+from modelops.steps import RECIPE, Progress, Work
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -65,7 +66,7 @@ def _work(config: Config, job_id: str, progress: Progress) -> Outcome:
             return Outcome("rejected", verdict.report)
         version = steps.run()
         return Outcome("registered", verdict.report, version.version)
-    except TooFewLabels as error:
+    except (TooFewLabels, InputsUnavailable) as error:
         return Outcome("labels", str(error))
     except ContractError as error:
         return Outcome("rejected", str(error))

@@ -1,22 +1,13 @@
 """Rows as messages of a Kafka topic, keyed by their id; taken once every replica in sync has them."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelops import kafka_client
 from modelops.delivery.receiver import Row, Unavailable, Unwanted
-from modelops.errors import ConfigError
+from modelops.kafka_client import REQUEST_MS
 
-REQUEST_MS, DELIVERY_MS = 5000, 10_000
-SAME = {  # librdkafka's names, so that driftwatch's settings fit here too
-    "sasl.mechanisms": "sasl_mechanism",
-    "sasl.username": "sasl_plain_username",
-    "sasl.password": "sasl_plain_password",
-    "ssl.ca.location": "ssl_cafile",
-    "ssl.certificate.location": "ssl_certfile",
-    "ssl.key.location": "ssl_keyfile",
-    "ssl.key.password": "ssl_password",
-}
+DELIVERY_MS = 10_000
 
 
 class KafkaReceiver:
@@ -25,11 +16,7 @@ class KafkaReceiver:
     def __init__(self, brokers: Sequence[str], topic: str, settings: Mapping[str, str | int | float | bool]) -> None:
         from kafka import KafkaProducer
 
-        named = {SAME.get(name, name.replace(".", "_")): value for name, value in settings.items()}
-        unknown = sorted(named.keys() - KafkaProducer.DEFAULT_CONFIG.keys())
-        if unknown:
-            raise ConfigError(f"`deliver.settings` must name settings of kafka-python; got {', '.join(unknown)}.")
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters comes as an error
+        named = kafka_client.named(settings, KafkaProducer, "deliver.settings")
         own = {
             "bootstrap_servers": list(brokers),
             "acks": "all",
@@ -78,18 +65,6 @@ class KafkaReceiver:
         """The producer, which connects again by itself."""
         if self._producer is None:
             from kafka import KafkaProducer
-            from kafka.net import KafkaNetClient
 
-            made: list[Any] = []
-
-            def client(**settings: Any) -> Any:
-                made.append(KafkaNetClient(**settings))
-                return made[-1]
-
-            try:
-                self._producer = KafkaProducer(**self._settings, kafka_client=client)
-            finally:
-                if self._producer is None:
-                    for each in made:  # the client that was never finished has a thread
-                        each.close()
+            self._producer = kafka_client.connected(KafkaProducer, self._settings)
         return self._producer

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from modelops.recipe import Model, ModelKind
+from modelops.recipe import Format, Model, ModelKind
 
 
 class Library(Protocol):
@@ -38,10 +38,12 @@ class Library(Protocol):
         """The estimator of an archive. Raises ArtifactError where it is none, or holds what may not be in one."""
 
 
-def of(kind: ModelKind) -> Library:
-    """The library of a kind of model."""
-    from modelops.estimators import boosting, online, scikit
+def of(kind: ModelKind, kept_as: Format = "native") -> Library:
+    """The library of a kind of model, or the one that runs what it is kept as."""
+    from modelops.estimators import boosting, online, onnx_session, scikit
 
+    if kept_as == "onnx":
+        return onnx_session
     if kind == "lightgbm":
         return boosting
     return online if kind.startswith("river_") else scikit
