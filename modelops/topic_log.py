@@ -115,6 +115,10 @@ class TopicLog:
                 f"topic of the same name. Delete {self._folder / partition.topic} to read it from its beginning."
             )
         try:
+            noted = {_name(file.offset) for file in place.files}
+            for path in folder.glob("*.jsonl"):
+                if path.name not in noted:  # a kill came between its writing or deletion and the note of it
+                    path.unlink()
             if place.files:
                 _cut(folder / _name(place.files[-1].offset), place.size)
         except OSError as error:

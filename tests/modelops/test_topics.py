@@ -182,7 +182,10 @@ def test_what_was_written_and_not_noted_is_read_again(
     )
     for _ in range(2):
         assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    stray = machine.config.state.folder / "topics" / "credit" / topics["predictions"][0] / "0" / f"{777:020}.jsonl"
+    stray.write_text("written, and killed before it was noted\n")
     assert [json.loads(line)["id"] for line in machine.lines()] == [f"r{i}" for i in range(1000)]
+    assert not stray.exists()
     fresh = Machine(tmp_path / "fresh", kafka_broker.address, topics)
     assert [path.read_bytes() for path in fresh.files()] == [path.read_bytes() for path in machine.files()]
     last = machine.files()[-1]
