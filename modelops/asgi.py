@@ -22,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 GRACE_S = 10
-LEAVE_S, LAST_S = 5.0, 1.0
+LEAVE_S, LAST_S = 5.0, 5.0
 
 
 class Server(uvicorn.Server):
@@ -34,13 +34,13 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Takes no more connections; those just taken have a moment to send their requests before any is closed."""
+        """Takes no more connections; one just taken has a while to send its request before it is closed."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
         until_s = time.monotonic() + LAST_S
-        while self.server_state.connections and time.monotonic() < until_s:
+        while any(_is_fresh(c) for c in self.server_state.connections.copy()) and time.monotonic() < until_s:
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
@@ -54,6 +54,11 @@ class Server(uvicorn.Server):
         before, until_s = self.server_state.connections.copy(), time.monotonic() + LEAVE_S  # another thread's
         while before & self.server_state.connections.copy() and time.monotonic() < until_s:
             await asyncio.sleep(0.05)
+
+
+def _is_fresh(connection: Any) -> bool:
+    """Whether nothing was asked on a connection yet."""
+    return connection.cycle is None
 
 
 def server(app: App) -> Server:

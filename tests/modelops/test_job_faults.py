@@ -100,7 +100,8 @@ def test_a_champion_whose_artifact_is_gone_answers_on_and_is_named(tmp_path: Pat
         (pid,) = servers_of(config)
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: "the model server of version 1 ended" in made.text(), made.text)
-        assert "artifacts/1: the model cannot be read: No such file or directory. Train it again." in made.text()
+        said = "artifacts/1/model.json: the model cannot be read: No such file or directory. Train it again."
+        assert said in made.text()
         status, problem = ask(f"{made.router}/v1/models/credit:predict", b'{"instances": [{}]}')
         assert (status, "no model server" in problem["detail"]) == (503, True)
         world.write_events(tmp_path / "log" / "predictions.jsonl", 1500, 2, start_s=time.time() - 400, changed=True)
