@@ -154,9 +154,10 @@ TEXT = (
     "rows of after the demo's change, the newest quarter of them held out; its profile is built as a job builds it; "
     "then later rows of the same kind are replayed through driftwatch with their labels, in windows of "
     f"{settings.WINDOW} rows, each judged twice, and their losses row by row, under a budget of one alarm in {PER} "
-    "windows. Every alarm is false. In brackets the 95 % interval of Poisson's law. *Learnt by heart*: 200 trees of 31 leaves, which know the rows that they were "
-    "fitted on by heart. *Windows that differ*: those over the threshold, whether or not they open an alarm of their "
-    "own; a window may differ in both judgements.",
+    "windows. Every alarm is false. In brackets the 95 % interval of Poisson's law.",
+    "*Learnt by heart*: 200 trees of 31 leaves, which know the rows that they were fitted on by heart. *Windows that "
+    "differ*: those over the threshold, whether or not they open an alarm of their own; a window may differ in both "
+    "judgements.",
 )
 
 
