@@ -165,9 +165,11 @@ def main() -> None:
     """Measures, prints, writes the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="only settings whose name contains one of these")
-    asked = parser.parse_args().settings
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"models of each; default {SEEDS}")
+    options = parser.parse_args()
+    asked = options.settings
     chosen = [s for s in SETTINGS if not asked or any(part in s.name for part in asked)]
-    tasks = [(setting, seed) for setting in chosen for seed in range(SEEDS)]
+    tasks = [(setting, seed) for setting in chosen for seed in range(options.seeds)]
     found: list[Found] = []
     with ProcessPoolExecutor(WORKERS) as pool:
         for each in tqdm(pool.map(judged, *zip(*tasks, strict=True)), total=len(tasks), unit="model"):
