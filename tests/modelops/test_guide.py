@@ -13,11 +13,13 @@ pytest.importorskip("duckdb", reason="needs the extra modelops")
 GUIDE = (Path(__file__).parents[2] / "docs" / "modelops.md").read_text("utf-8")
 
 
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What the guide tells to write."""
-    blocks = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)[:3]
-    for name, text in zip(("modelops.yaml", "credit.yaml", "driftwatch.yaml"), blocks, strict=True):
+    for name, text in zip(("modelops.yaml", "credit.yaml", "driftwatch.yaml"), BLOCKS[:3], strict=True):
         (tmp_path / name).write_text(text)
     for name in ("webhook-secret", "profile-token"):
         (tmp_path / name).write_text("d2VsbCB0aGlzIGlzIGEgc2VjcmV0IG9mIDMyIGJ5dGVz")
@@ -29,12 +31,20 @@ def test_the_guides_configurations_are_taken_and_name_the_same_things(folder: Pa
     model = service.model("credit")
     made = recipe.load(model.recipe)
     assert model.recipe == folder / "credit.yaml"
+    assert made.rollout.strategy == "canary"
     assert watch.model.name == "credit"
     assert watch.events is not None
     assert {name: shape.kind for name, shape in watch.events.features.items()} == made.data.features
     assert watch.events.prediction is not None
     assert watch.events.label is not None
     assert (watch.events.prediction.name, watch.events.label.name) == (made.profile.prediction, made.profile.label)
+
+
+def test_the_guides_receivers_stand_in_the_models_section(folder: Path) -> None:
+    (delivered,) = BLOCKS[3:]
+    (folder / "modelops.yaml").write_text(BLOCKS[0].replace("state: {", f"{delivered}state: {{"))
+    deliver = config.load(folder / "modelops.yaml").model("credit").deliver
+    assert [target.kind for target in deliver] == ["http", "kafka"]
 
 
 def test_the_guides_commands_are_those_there_are() -> None:
