@@ -154,9 +154,10 @@ TEXT = (
     "rows of after the demo's change, the newest quarter of them held out; its profile is built as a job builds it; "
     "then later rows of the same kind are replayed through driftwatch with their labels, in windows of "
     f"{settings.WINDOW} rows, each judged twice, and their losses row by row, under a budget of one alarm in {PER} "
-    "windows. Every alarm is false. In brackets the 95 % interval of Poisson's law. *Learnt by heart*: 200 trees of 31 "
-    "leaves, which know the rows that they were fitted on by heart. *Windows that differ*: those over the threshold, "
-    "whether or not they open an alarm of their own; a window may differ in both judgements.",
+    "windows. Every alarm is false. In brackets the 95 % interval of Poisson's law.",
+    "*Learnt by heart*: 200 trees of 31 leaves, which know the rows that they were fitted on by heart. *Windows that "
+    "differ*: those over the threshold, whether or not they open an alarm of their own; a window may differ in both "
+    "judgements.",
 )
 
 
@@ -164,9 +165,11 @@ def main() -> None:
     """Measures, prints, writes the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="only settings whose name contains one of these")
-    asked = parser.parse_args().settings
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"models of each; default {SEEDS}")
+    options = parser.parse_args()
+    asked = options.settings
     chosen = [s for s in SETTINGS if not asked or any(part in s.name for part in asked)]
-    tasks = [(setting, seed) for setting in chosen for seed in range(SEEDS)]
+    tasks = [(setting, seed) for setting in chosen for seed in range(options.seeds)]
     found: list[Found] = []
     with ProcessPoolExecutor(WORKERS) as pool:
         for each in tqdm(pool.map(judged, *zip(*tasks, strict=True)), total=len(tasks), unit="model"):

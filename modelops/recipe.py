@@ -152,7 +152,9 @@ class Gate(Section):
         default="unless_concept",
         description="Under concept drift the old rows show a relation that no longer holds: shown, not judged.",
     )
-    segment_margin: float = Field(default=0.03, ge=0, description="On a segment: how much worse it may be.")
+    segment_margin: float = Field(
+        default=0.03, ge=0, description="A segment that is shown to lose, and more than this, stops the challenger."
+    )
     segments: tuple[str, ...] = Field(default=(), description="Categorical features whose values are segments.")
     min_segment_rows: int = Field(default=200, ge=50, description="A smaller segment is shown, not judged.")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of each one-sided bound.")

@@ -89,18 +89,3 @@ def test_the_schemas_describe_every_key() -> None:
 
     assert undescribed(config.json_schema()) == []
     assert undescribed(settings.json_schema(recipe.Recipe)) == []
-
-
-def test_the_examples_of_the_page_are_valid(tmp_path: Path) -> None:
-    page = Path(__file__).parents[2] / "docs" / "modelops.md"
-    blocks = [block.partition("```")[0] for block in page.read_text("utf-8").split("```yaml\n")[1:]]
-    for name, block in zip(("modelops.yaml", "credit.yaml"), blocks[:2], strict=True):
-        (tmp_path / name).write_text(block)
-    assert config.load(tmp_path / "modelops.yaml").model("credit").recipe == tmp_path / "credit.yaml"
-    (delivered,) = blocks[2:]  # a part of the model's section
-    (tmp_path / "delivered.yaml").write_text(blocks[0].replace("state: {", f"{delivered}state: {{"))
-    assert [target.kind for target in config.load(tmp_path / "delivered.yaml").model("credit").deliver] == [
-        "http",
-        "kafka",
-    ]
-    assert recipe.load(tmp_path / "credit.yaml").rollout.strategy == "canary"
