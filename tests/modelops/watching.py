@@ -31,7 +31,8 @@ def write_reference(folder: Path) -> Path:
     labels = np.zeros(1200, np.int8)
     made = build_profile(
         Rows(columns, labels, times, np.arange(1200).astype(object)), served_model.KINDS,
-        np.random.default_rng(0).random(1200), Settings(sizes=(WINDOW,), mmd_rows=0), model="credit", version="1",
+        np.random.default_rng(0).random(1200), Settings(sizes=(WINDOW,), mmd_rows=0, label=None),
+        about={"model": "credit", "version": "1"},
     )  # fmt: skip
     path = folder / "credit.profile"
     path.write_bytes(made.to_bytes())
