@@ -39,7 +39,8 @@ class LabelBook:
         self.terms, self.counters, self.log = terms, counters, log
         self._predictions = Predictions(schema)
         self.is_numeric = schema.label is not None and schema.label.kind == "numeric"
-        self.rows, self.beside = Pending(terms.max_pending), LossRows(terms.max_pending)
+        self.rows = Pending(terms.max_pending, few_labels=not self.is_numeric)
+        self.beside = LossRows(terms.max_pending)
         self.ledgers: dict[int, Ledger] = {}
         self.waiting: dict[int, Waiting] = {}
         self.due_at: list[tuple[int, float, str, int, int]] = []  # (bin, end, version, part, number of the window)
