@@ -13,13 +13,13 @@ class CodeColumn:
     """
 
     def __init__(self, n: int, *, few: bool) -> None:
-        self.stored = np.zeros(n, np.uint8 if few else np.uint32)
+        self.stored: np.ndarray = np.zeros(n, np.uint8 if few else np.uint32)
         self._codes = np.zeros(1, np.uint32)  # by the byte that stands for it
         self._order = np.zeros(1, np.intp)  # of the codes
 
     def __getitem__(self, places: np.ndarray) -> np.ndarray:
         stored = self.stored[places]
-        return stored if stored.dtype == np.uint32 else self._codes.take(stored)
+        return np.asarray(stored if stored.dtype == np.uint32 else self._codes.take(stored))
 
     def __setitem__(self, places: np.ndarray, codes: np.ndarray) -> None:
         self.stored[places] = codes if self.stored.dtype == np.uint32 else self._as_stored(codes)

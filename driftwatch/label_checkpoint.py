@@ -70,9 +70,8 @@ def restore(book: LabelBook, state: LabelState) -> None:
         if ledger.n_beside and not ledger.is_closed:
             book.beside.resume(ledger.number, ledger.n_beside)
     book.touched |= book.waiting.keys()
-    book.early = {ledger.base: ledger for ledger in book.ledgers.values() if ledger.is_early}
-    book.n_early = sum(ledger.n for ledger in book.early.values())
-    book.expiring = [(base + book.terms.wait_bins, ledger.number) for base, ledger in book.early.items()]
+    book.early.restore(book.ledgers.values())
+    book.expiring = [(base + book.terms.wait_bins, ledger.number) for base, ledger in book.early.of_bin.items()]
     book.expiring += [(book.expires(w), n) for n, w in book.ledgers.items() if w.is_closed and not w.is_early]
     heapify(book.expiring)
     if (bin_s, wait_s) != (book.terms.bin_s, book.terms.wait_s):
@@ -85,7 +84,8 @@ def _outgrow(book: LabelBook, stored: LabelTerms) -> None:
     book.outgrown = [(w.end_s, replace(w, partial=True)) for _, w in book.due(-inf, finish=True)]
     for ledger in list(book.ledgers.values()):
         book.free(ledger)
-    book.early, book.expiring, book.n_early, book.terms = {}, [], 0, now
+    book.early.restore(())
+    book.expiring, book.terms = [], now
 
 
 def _apply(book: LabelBook, entry: Entry) -> None:
@@ -100,16 +100,18 @@ def _apply(book: LabelBook, entry: Entry) -> None:
         if entry.ledger in book.ledgers:
             kept = in_sample(hashes, book.level)
             values, last = (column[kept] for column in columns)
-            early = entry.kind == Kind.EARLY
-            rows.add(entry.ledger, hashes[kept], values, last if early else None, since_s=None if early else last)
+            if entry.kind == Kind.EARLY:
+                rows.add(entry.ledger, hashes[kept], values, last, since_s=np.zeros(len(last), np.float32))
+            else:
+                rows.add(entry.ledger, hashes[kept], values, since_s=last)
         return
     asked, places = rows.find(hashes)
-    is_early = np.array([book.ledgers[o].is_early for o in rows.owners(places).tolist()], bool)
-    here = is_early != (entry.kind == Kind.JOINED)
-    asked, places = asked[here], places[here]
+    owners = rows.owners(places)
     if entry.kind == Kind.GONE:
-        rows.remove(places)
-    else:
-        labels, ticks = columns[0][asked], columns[1][asked]
-        taken = is_first(ticks, rows.ticks[places])
-        rows.labels[places[taken]], rows.ticks[places[taken]] = labels[taken], ticks[taken]
+        is_early = np.array([book.ledgers[owner].is_early for owner in owners.tolist()], bool)
+        rows.remove(places[is_early])
+        return
+    here = owners == (entry.ledger or columns[2][asked])  # an id may have come again in another pane
+    places, labels, ticks = places[here], columns[0][asked[here]], columns[1][asked[here]]
+    taken = is_first(ticks, rows.ticks[places])
+    rows.labels[places[taken]], rows.ticks[places[taken]] = labels[taken], ticks[taken]

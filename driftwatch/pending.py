@@ -108,16 +108,14 @@ class Pending:
         return np.concatenate(found_asked), np.concatenate(found)
 
     def find_of(self, owners: Iterable[int], hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same among the rows of owners that have few, no two of which have one hash."""
+        """The same among the rows of owners that have few."""
         places = np.concatenate([_NO_PLACES, *(self.places(owner) for owner in owners)])
-        if not len(places):
-            return _NO_PLACES, _NO_PLACES
+        places = places[np.argsort(self.hashes[places], kind="stable")]
         theirs = self.hashes[places]
-        order = np.argsort(theirs)
-        at = np.searchsorted(theirs, hashes, sorter=order)
-        places = places[order.take(at, mode="clip")]
-        asked = np.flatnonzero(self.hashes[places] == hashes)
-        return asked, places[asked]
+        first = np.searchsorted(theirs, hashes)
+        n = np.searchsorted(theirs, hashes, "right") - first
+        asked = np.repeat(np.arange(len(hashes)), n)
+        return asked, places[np.arange(len(asked)) + np.repeat(first - np.cumsum(n) + n, n)]
 
     def owners(self, places: np.ndarray) -> np.ndarray:
         """Whose the rows are, int64."""

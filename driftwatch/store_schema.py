@@ -12,7 +12,7 @@ from pathlib import Path
 
 from driftwatch.errors import StateError, StoreUnavailable
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
 CACHE_KIB = 500  # of pages: a transaction adds to the end of a few tables, and reads next to nothing
 _APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
