@@ -131,10 +131,14 @@ class LabelBook:
 
     # Labels ---------------------------------------------------------------------------------------------------------
 
-    def add(self, labels: Labels) -> None:
-        """Joins labels that came by themselves."""
+    def expect(self) -> None:
+        """Labels come by themselves: what stands beside predictions is remembered from now on, to tell repeats by."""
         if self._answered is None:
             self._answered = Answered(self.terms.max_pending)
+
+    def add(self, labels: Labels) -> None:
+        """Joins labels that came by themselves."""
+        self.expect()
         hashes, values = hash_ids(labels.ids), labels.values
         moments = (labels.times_s // self.terms.tick_s).astype(np.int64)
         if self.level:
