@@ -14,7 +14,7 @@ from driftwatch.ledger import LabelTerms, Ledger, Waiting
 from driftwatch.pending import in_sample, is_first
 
 _NEVER = -(1 << 62)
-_book = msgspec.msgpack.Decoder(tuple[int, int, float, float, int])
+_book = msgspec.msgpack.Decoder(tuple[int, int, float, float, int, tuple[str, str]])
 
 
 def changes(book: LabelBook) -> LabelChanges | None:
@@ -34,7 +34,7 @@ def changes(book: LabelBook) -> LabelChanges | None:
         settled=log.settled_ledgers,
         reached=_NEVER if book.reached == -inf else int(book.reached),
         book=msgspec.msgpack.encode(
-            (book.next_number, book.level, book.terms.bin_s, book.terms.wait_s, book.beside.level)
+            (book.next_number, book.level, book.terms.bin_s, book.terms.wait_s, book.beside.level, book.kinds)
         ),
     )
     book.changed.clear()
@@ -52,7 +52,12 @@ def restore(book: LabelBook, state: LabelState) -> None:
     if state.book is None:
         return
     try:
-        book.next_number, book.level, bin_s, wait_s, book.beside.level = _book.decode(state.book)
+        book.next_number, book.level, bin_s, wait_s, book.beside.level, kinds = _book.decode(state.book)
+        if kinds != book.kinds:
+            raise StateError(
+                f"`events.label` must be of the kind with which `state.path` was written; got {in_words(book.kinds)} "
+                f"where what waits there is {in_words(kinds)}. Go back to it, or begin with another file."
+            )
         book.ledgers = {n: Ledger.from_bytes(n, data) for n, data in state.ledgers.items()}
         book.waiting = {n: Waiting.from_bytes(data) for n, (_, data) in state.windows.items()}
         for entry in state.entries:
@@ -72,10 +77,17 @@ def restore(book: LabelBook, state: LabelState) -> None:
     book.touched |= book.waiting.keys()
     book.early.restore(book.ledgers.values())
     book.expiring = [(base + book.terms.wait_bins, ledger.number) for base, ledger in book.early.of_bin.items()]
-    book.expiring += [(book.expires(w), n) for n, w in book.ledgers.items() if w.is_closed and not w.is_early]
+    done = [w for w in book.ledgers.values() if not (w.is_early or w.is_held or w.windows)]
+    book.expiring += [(book.expires(w), w.number) for w in done]
     heapify(book.expiring)
     if (bin_s, wait_s) != (book.terms.bin_s, book.terms.wait_s):
         _outgrow(book, replace(book.terms, bin_s=bin_s, wait_s=wait_s))
+
+
+def in_words(kinds: tuple[str, str]) -> str:
+    """The kind of a label, and how predictions are held against it."""
+    label, judged_as = kinds
+    return f"a {label} label" + (f", its prediction a {judged_as}" if judged_as else " with no loss")
 
 
 def _outgrow(book: LabelBook, stored: LabelTerms) -> None:

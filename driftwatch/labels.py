@@ -40,6 +40,7 @@ class LabelBook:
         self.terms, self.counters, self.log = terms, counters, log
         self._predictions = Predictions(schema)
         self.is_numeric = schema.label is not None and schema.label.kind == "numeric"
+        self.kinds = ("", "") if schema.label is None else (schema.label.kind, schema.label.judged_as or "")
         self.rows = Pending(terms.max_pending, few_labels=not self.is_numeric)
         self.beside = LossRows(terms.max_pending)
         self.ledgers: dict[int, Ledger] = {}
@@ -180,7 +181,7 @@ class LabelBook:
         ticks, numbers = self.terms.ticks(moments, base), moments // self.terms.bin_ticks + 1
         values = coded(values, rows.values[places], is_numeric=self.is_numeric)
         closed = np.array([ledger.is_closed for ledger in ledgers])[at]
-        last = np.array([FAR if ledger.is_held else ledger.last or 0 for ledger in ledgers])[at]
+        last = np.array([FAR if ledger.is_held or ledger.last is None else ledger.last for ledger in ledgers])[at]
         before = rows.ticks[places]
         old = self._own_bins(base, rows.since_s[places]) >= numbers + self.terms.wait_bins
         labelled = (before != UNLABELLED) & ~old
