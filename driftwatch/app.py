@@ -265,8 +265,6 @@ def run(config: Config, config_path: Path) -> None:
         delivery = Delivery(outbox, targets, on_outcome=metrics.delivery, random=Random())
         judging = make_judging(config, store, schema, assigned, remembered)
         profiles.warn_of_labels(config, {version: loaded.profile for version, loaded in found.items()}, log.warning)
-        is_judged = config.model.version in found or judging.learner is not None
-        del found  # and with it the bytes of each profile
         live = LiveProfiles(Live(config, config_path, store, judging, runtime.profile_lacks, metrics))
         stack.callback(live.close)
         live.prune()
@@ -295,6 +293,7 @@ def run(config: Config, config_path: Path) -> None:
             warn=log.warning,
         )
         runtime.pipeline = Pipeline(parts, remembered)
+        is_judged = config.model.version in found or judging.learner is not None
         runtime.profile_lacks(None if is_judged else f"version {config.model.version} has no profile")
         delivery.start()
         stack.callback(delivery.close)
