@@ -64,7 +64,13 @@ def lives(driver: "subprocess.Popen[str]", config: Path, *, dies: bool) -> None:
 
 @pytest.mark.parametrize(
     ("window", "anew", "beside"),
-    [(TIME, False, True), (SLIDING, False, False), (SLIDING, True, True), (COUNT, False, True), (COUNT, True, False)],
+    [
+        (TIME, False, True),
+        (SLIDING, False, False),
+        (COUNT, False, True),
+        pytest.param(SLIDING, True, True, marks=pytest.mark.slow),
+        pytest.param(COUNT, True, False, marks=pytest.mark.slow),
+    ],
 )
 def test_labels_are_asked_for_later(
     tmp_path: Path, profiles: dict[bool, bytes], driver: Any, window: Any, anew: bool, beside: bool
