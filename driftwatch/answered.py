@@ -17,15 +17,20 @@ class Answered:
         while n < max_pending // _SHARE:
             n *= 2
         self._low = np.uint64(n - 1)
-        self._hashes, self._labels = np.zeros(n, np.uint64), np.zeros(n)
+        self._hashes, self._labels = np.zeros(0, np.uint64), np.zeros(0)  # until there is one
 
     def add(self, hashes: np.ndarray, labels: np.ndarray) -> None:
         """Predictions that had their label."""
+        if not len(self._hashes):
+            n = int(self._low) + 1
+            self._hashes, self._labels = np.zeros(n, np.uint64), np.zeros(n)
         slots = self._slots(hashes)
         self._hashes[slots], self._labels[slots] = hashes, labels
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of these ids are known, bool (n,), and the labels of those that are."""
+        if not len(self._hashes):
+            return np.zeros(len(hashes), bool), self._labels
         slots = self._slots(hashes)
         known = self._hashes[slots] == hashes
         return known, self._labels[slots[known]]
