@@ -81,8 +81,8 @@ _WORDS = ("<i8", "<f8", "<f8")  # of counts, sums and outcome
 class Table:
     """Counts over the cells of a grid, sums, and samples; two tables of one grid merge by `+`, in any order.
 
-    `outcome`: sums of predictions against labels, of the profile's tally. `figures`: more sums, each under a number of
-    its own; of two tables either may lack some.
+    `outcome`: sums of predictions against labels, of the profile's tally, empty where no label is asked for.
+    `figures`: more sums, each under a number of its own. Of two tables either may lack some of both.
     """
 
     counts: np.ndarray  # int64, (cells,)
@@ -100,12 +100,19 @@ class Table:
     def __iadd__(self, other: "Table") -> "Table":
         self.counts += other.counts
         self.sums += other.sums
-        self.outcome += other.outcome
+        self.add_outcome(other.outcome)
         for sample, theirs in zip(self.samples, other.samples, strict=True):
             sample.merge(theirs)
         for key, sums in other.figures.items():
             self.add_figures(key, sums)
         return self
+
+    def add_outcome(self, sums: np.ndarray) -> None:
+        """Adds sums of predictions against labels."""
+        if not self.outcome.size:
+            self.outcome = sums.copy()
+        elif sums.size:
+            self.outcome += sums
 
     def add_figures(self, key: int, sums: np.ndarray) -> None:
         """Adds sums under a number."""

@@ -192,6 +192,9 @@ def check(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """`driftwatch run`."""
+    from driftwatch import scipy_special
+
+    scipy_special.load()  # before the detectors do
     from driftwatch import app, config
 
     app.run(config.load(options.config), options.config)
@@ -200,6 +203,9 @@ def run(options: argparse.Namespace) -> int:
 
 def replay(options: argparse.Namespace) -> int:
     """`driftwatch replay`."""
+    from driftwatch import scipy_special
+
+    scipy_special.load()  # before the detectors do
     from driftwatch import app, config, progress
     from driftwatch.listing import Listing
     from driftwatch.sinks.log import LogSink

@@ -146,7 +146,7 @@ class CountWindower:
             position = int(records.positions[rows[0]])
             pane = Pane(key, earliest_s, latest_s, position, 0, opened.counter.empty())
             opened.panes[records.shard] = pane
-            pane.ledger = self._ledgers.open(earliest_s, key.profile)
+        pane.ledger = pane.ledger or self._ledgers.open(earliest_s, pane.key.profile)
         opened.counter.count(pane.table, records, slice(None) if len(rows) == len(records) else rows)
         self._ledgers.enter(pane.ledger, records, slice(None) if len(rows) == len(records) else rows)
         self._latest_s = max(self._latest_s, latest_s)

@@ -14,7 +14,7 @@ from driftwatch.ledger import LabelTerms, Ledger, Waiting
 from driftwatch.pending import in_sample, is_first
 
 _NEVER = -(1 << 62)
-_book = msgspec.msgpack.Decoder(tuple[int, int, float, float, int])
+_book = msgspec.msgpack.Decoder(tuple[int, int, float, float, int, tuple[str, str]])
 
 
 def changes(book: LabelBook) -> LabelChanges | None:
@@ -34,7 +34,7 @@ def changes(book: LabelBook) -> LabelChanges | None:
         settled=log.settled_ledgers,
         reached=_NEVER if book.reached == -inf else int(book.reached),
         book=msgspec.msgpack.encode(
-            (book.next_number, book.level, book.terms.bin_s, book.terms.wait_s, book.beside.level)
+            (book.next_number, book.level, book.terms.bin_s, book.terms.wait_s, book.beside.level, book.kinds)
         ),
     )
     book.changed.clear()
@@ -52,7 +52,12 @@ def restore(book: LabelBook, state: LabelState) -> None:
     if state.book is None:
         return
     try:
-        book.next_number, book.level, bin_s, wait_s, book.beside.level = _book.decode(state.book)
+        book.next_number, book.level, bin_s, wait_s, book.beside.level, kinds = _book.decode(state.book)
+        if kinds != book.kinds:
+            raise StateError(
+                f"`events.label` must be of the kind with which `state.path` was written; got {in_words(book.kinds)} "
+                f"where what waits there is {in_words(kinds)}. Go back to it, or begin with another file."
+            )
         book.ledgers = {n: Ledger.from_bytes(n, data) for n, data in state.ledgers.items()}
         book.waiting = {n: Waiting.from_bytes(data) for n, (_, data) in state.windows.items()}
         for entry in state.entries:
@@ -70,13 +75,19 @@ def restore(book: LabelBook, state: LabelState) -> None:
         if ledger.n_beside and not ledger.is_closed:
             book.beside.resume(ledger.number, ledger.n_beside)
     book.touched |= book.waiting.keys()
-    book.early = {ledger.base: ledger for ledger in book.ledgers.values() if ledger.is_early}
-    book.n_early = sum(ledger.n for ledger in book.early.values())
-    book.expiring = [(base + book.terms.wait_bins, ledger.number) for base, ledger in book.early.items()]
-    book.expiring += [(book.expires(w), n) for n, w in book.ledgers.items() if w.is_closed and not w.is_early]
+    book.early.restore(book.ledgers.values())
+    book.expiring = [(base + book.terms.wait_bins, ledger.number) for base, ledger in book.early.of_bin.items()]
+    done = [w for w in book.ledgers.values() if not (w.is_early or w.is_held or w.windows)]
+    book.expiring += [(book.expires(w), w.number) for w in done]
     heapify(book.expiring)
     if (bin_s, wait_s) != (book.terms.bin_s, book.terms.wait_s):
         _outgrow(book, replace(book.terms, bin_s=bin_s, wait_s=wait_s))
+
+
+def in_words(kinds: tuple[str, str]) -> str:
+    """The kind of a label, and how predictions are held against it."""
+    label, judged_as = kinds
+    return f"a {label} label" + (f", its prediction a {judged_as}" if judged_as else " with no loss")
 
 
 def _outgrow(book: LabelBook, stored: LabelTerms) -> None:
@@ -85,7 +96,8 @@ def _outgrow(book: LabelBook, stored: LabelTerms) -> None:
     book.outgrown = [(w.end_s, replace(w, partial=True)) for _, w in book.due(-inf, finish=True)]
     for ledger in list(book.ledgers.values()):
         book.free(ledger)
-    book.early, book.expiring, book.n_early, book.terms = {}, [], 0, now
+    book.early.restore(())
+    book.expiring, book.terms = [], now
 
 
 def _apply(book: LabelBook, entry: Entry) -> None:
@@ -100,16 +112,18 @@ def _apply(book: LabelBook, entry: Entry) -> None:
         if entry.ledger in book.ledgers:
             kept = in_sample(hashes, book.level)
             values, last = (column[kept] for column in columns)
-            early = entry.kind == Kind.EARLY
-            rows.add(entry.ledger, hashes[kept], values, last if early else None, since_s=None if early else last)
+            if entry.kind == Kind.EARLY:
+                rows.add(entry.ledger, hashes[kept], values, last, since_s=np.zeros(len(last), np.float32))
+            else:
+                rows.add(entry.ledger, hashes[kept], values, since_s=last)
         return
     asked, places = rows.find(hashes)
-    is_early = np.array([book.ledgers[o].is_early for o in rows.owners(places).tolist()], bool)
-    here = is_early != (entry.kind == Kind.JOINED)
-    asked, places = asked[here], places[here]
+    owners = rows.owners(places)
     if entry.kind == Kind.GONE:
-        rows.remove(places)
-    else:
-        labels, ticks = columns[0][asked], columns[1][asked]
-        taken = is_first(ticks, rows.ticks[places])
-        rows.labels[places[taken]], rows.ticks[places[taken]] = labels[taken], ticks[taken]
+        is_early = np.array([book.ledgers[owner].is_early for owner in owners.tolist()], bool)
+        rows.remove(places[is_early])
+        return
+    here = owners == (entry.ledger or columns[2][asked])  # an id may have come again in another pane
+    places, labels, ticks = places[here], columns[0][asked[here]], columns[1][asked[here]]
+    taken = is_first(ticks, rows.ticks[places])
+    rows.labels[places[taken]], rows.ticks[places[taken]] = labels[taken], ticks[taken]

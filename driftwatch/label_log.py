@@ -18,7 +18,7 @@ class Kind(IntEnum):
 
     ROWS = 0  # hash, what was predicted, event time since the ledger's base
     EARLY = 1  # hash, label, tick: labels that wait
-    JOINED = 2  # hash, label in four bytes, tick
+    JOINED = 2  # hash, label in four bytes, tick; of several ledgers also whose each is
     GONE = 3  # hash of a label that waited
     BESIDE = 4  # loss and time of rows whose event held the label; (number of the first, of every 2^level-th)
 
@@ -103,7 +103,8 @@ class LabelLog:
         here = settled[at]
         if here.any():
             expires = max(ledgers[i].last or 0 for i in set(at[here].tolist())) + kept_bins
-            self.entries.append(Entry(0, expires, Kind.JOINED, packed(*(column[here] for column in columns))))
+            owners = np.array([ledger.number for ledger in ledgers], np.uint32)[at[here]]
+            self.entries.append(Entry(0, expires, Kind.JOINED, packed(*(column[here] for column in columns), owners)))
         for i in set(at[~here].tolist()):
             body = packed(*(column[at == i] for column in columns))
             self.entries.append(Entry(ledgers[i].number, 0, Kind.JOINED, body))

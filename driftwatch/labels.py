@@ -14,6 +14,8 @@ from math import ceil, inf, isfinite
 import numpy as np
 
 from driftwatch import realised
+from driftwatch.answered import Answered
+from driftwatch.early_labels import EarlyLabels
 from driftwatch.id_hash import has_twins, hash_ids
 from driftwatch.label_log import LabelLog
 from driftwatch.ledger import NO_TABLE, LabelTerms, Ledger, Reason, Waiting, coded
@@ -24,7 +26,6 @@ from driftwatch.records import LEARNING, NO_PROFILE, Labels, Records, Schema, Wi
 
 MOST_LEVEL = 40
 FAR = 1 << 62  # the number of a bin after all
-FEW = 64  # bins whose labels are looked through rather than asked for
 
 
 class LabelBook:
@@ -39,7 +40,9 @@ class LabelBook:
         self.terms, self.counters, self.log = terms, counters, log
         self._predictions = Predictions(schema)
         self.is_numeric = schema.label is not None and schema.label.kind == "numeric"
-        self.rows, self.beside = Pending(terms.max_pending), LossRows(terms.max_pending)
+        self.kinds = ("", "") if schema.label is None else (schema.label.kind, schema.label.judged_as or "")
+        self.rows = Pending(terms.max_pending, few_labels=not self.is_numeric)
+        self.beside = LossRows(terms.max_pending)
         self.ledgers: dict[int, Ledger] = {}
         self.waiting: dict[int, Waiting] = {}
         self.due_at: list[tuple[int, float, str, int, int]] = []  # (bin, end, version, part, number of the window)
@@ -47,8 +50,8 @@ class LabelBook:
         self._released: list[int] = []
         self.expiring: list[tuple[int, int]] = []  # (bin, closed or early ledger)
         self.next_number = 1
-        self.early: dict[int, Ledger] = {}  # labels that wait, by their bin's number
-        self.n_early = 0
+        self.early = EarlyLabels(self)
+        self._answered: Answered | None = None  # once labels come by themselves
         self.level = 0  # of the sample, see `in_sample`
         self.discarded: Counter[Reason] = Counter()
         self.reached = -inf  # the bin that the watermark has come to
@@ -83,16 +86,19 @@ class LabelBook:
             beside = waits & ~np.isnan(records.labels[rows])
             self.changed.add(number)
             self._enter_beside(ledger, predictions[beside], records.labels[rows][beside], since_s[beside])
+            if self._answered is not None and beside.any():
+                hashes, labels = hash_ids(self._ids(records, rows, beside)), records.labels[rows][beside]
+                self._answered.add(hashes, labels)
+                if self.early.n:
+                    self.early.tell(hashes, labels)
             waits &= ~beside
         if not waits.any():
             return
-        whole = isinstance(rows, slice) and rows == slice(None)
-        ids = records.ids if whole else [records.ids[i] for i in np.arange(len(records))[rows].tolist()]
+        ids = self._ids(records, rows, waits)
         if not waits.all():
-            ids = [ids[i] for i in np.flatnonzero(waits).tolist()]
             predictions, since_s = predictions[waits], since_s[waits]
         hashes, predictions, since_s = self._fitting(hash_ids(ids), predictions, since_s)
-        early = self._take_early(hashes) if self.n_early else None
+        early = self.early.take(hashes, self._own_bins(ledger.base, since_s)) if self.early.n else None
         self.rows.add(number, hashes, predictions, since_s=since_s)
         ledger.n += len(hashes)
         if self.log is not None:
@@ -100,30 +106,22 @@ class LabelBook:
         if early is not None:
             self._join(*early)
 
+    def _ids(self, records: Records, rows: slice | np.ndarray, chosen: np.ndarray) -> list[str]:
+        """The ids of the rows chosen among `rows`."""
+        whole = isinstance(rows, slice) and rows == slice(None)
+        ids = records.ids if whole else [records.ids[i] for i in np.arange(len(records))[rows].tolist()]
+        return ids if chosen.all() else [ids[i] for i in np.flatnonzero(chosen).tolist()]
+
+    def _own_bins(self, base: np.ndarray | int, since_s: np.ndarray) -> np.ndarray:
+        """The bins that predictions lie in: of a count window's pane more than one."""
+        return np.asarray(base + np.floor(since_s / self.terms.bin_s).astype(np.int64))
+
     def _enter_beside(self, ledger: Ledger, predictions: np.ndarray, labels: np.ndarray, since_s: np.ndarray) -> None:
         """Notes rows that have their label."""
         ledger.n_beside += len(labels)
         counter = self.counters.get(ledger.profile)
         if len(labels) and counter is not None and counter.baseline is not None:
             self.beside.add(ledger.number, counter.losses(predictions, labels), since_s, self.log)
-
-    def _take_early(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Labels that were there before these predictions (hash, label, moment): they wait no more."""
-        early = {ledger.number for ledger in self.early.values()}
-        if self.n_early <= len(hashes) and len(early) <= FEW:
-            asked, places = self.rows.find_of(early, hashes)
-        else:
-            asked, places = self.rows.find(hashes)
-            is_early = np.isin(self.rows.owners(places), list(early))
-            asked, places = asked[is_early], places[is_early]
-        if not len(asked):
-            return None
-        order = np.argsort(asked, kind="stable")
-        asked, places = asked[order], places[order]
-        base = np.array([self.ledgers[o].base for o in self.rows.owners(places).tolist()])
-        labels, moments = self.rows.values[places], self.terms.moments(self.rows.ticks[places], base)
-        self._found(places)
-        return hashes[asked], labels, moments
 
     def release(self, number: int) -> None:
         """A pane takes no more predictions; where no window was judged on it, they are forgotten at `sweep`."""
@@ -134,13 +132,19 @@ class LabelBook:
 
     # Labels ---------------------------------------------------------------------------------------------------------
 
+    def expect(self) -> None:
+        """Labels come by themselves: what stands beside predictions is remembered from now on, to tell repeats by."""
+        if self._answered is None:
+            self._answered = Answered(self.terms.max_pending)
+
     def add(self, labels: Labels) -> None:
         """Joins labels that came by themselves."""
+        self.expect()
         hashes, values = hash_ids(labels.ids), labels.values
         moments = (labels.times_s // self.terms.tick_s).astype(np.int64)
         if self.level:
             kept = in_sample(hashes, self.level)
-            self._count("not_sampled", len(hashes) - int(kept.sum()))
+            self.count("not_sampled", len(hashes) - int(kept.sum()))
             hashes, values, moments = hashes[kept], values[kept], moments[kept]
         if not has_twins(hashes):
             self._join(hashes, values, moments)
@@ -155,15 +159,16 @@ class LabelBook:
         """Labels of distinct ids: to the predictions that are there, to labels that wait, else they wait."""
         asked, places = self.rows.find(hashes)
         unknown = np.ones(len(hashes), bool)
-        unknown[asked] = False
         if len(asked):
             owners, at = self.rows.by_owner(places)
             ledgers = [self.ledgers[number] for number in owners]
             is_early = np.array([ledger.is_early for ledger in ledgers])[at]
-            self._meet_early(places[is_early], values[asked[is_early]], moments[asked[is_early]])
             rest = ~is_early
             if rest.any():
+                unknown[asked[rest]] = False
                 self._meet_rows(ledgers, at[rest], places[rest], values[asked[rest]], moments[asked[rest]])
+            if is_early.any():
+                unknown[self.early.meet(asked[is_early], places[is_early], values, moments)] = False
         if unknown.any():
             self._wait(hashes[unknown], values[unknown], moments[unknown])
 
@@ -175,18 +180,19 @@ class LabelBook:
         base = np.array([ledger.base for ledger in ledgers])[at]
         ticks, numbers = self.terms.ticks(moments, base), moments // self.terms.bin_ticks + 1
         values = coded(values, rows.values[places], is_numeric=self.is_numeric)
-        # Without `last` it is of a count window that this very batch filled: it is registered after the batch.
-        closed = np.array([ledger.is_closed and ledger.last is not None for ledger in ledgers])[at]
+        closed = np.array([ledger.is_closed for ledger in ledgers])[at]
         last = np.array([FAR if ledger.is_held or ledger.last is None else ledger.last for ledger in ledgers])[at]
         before = rows.ticks[places]
-        labelled = before != UNLABELLED
+        old = self._own_bins(base, rows.since_s[places]) >= numbers + self.terms.wait_bins
+        labelled = (before != UNLABELLED) & ~old
         same = labelled & (rows.labels[places] == values)
-        late = ~labelled & (closed | (numbers > last))
-        self._count("duplicate", int(same.sum()))
-        self._count("contradicting", int((labelled & ~same).sum()))
-        self._count("late", int(late.sum()))
+        late = ~labelled & ~old & (closed | (numbers > last))
+        self.count("orphan", int(old.sum()))
+        self.count("duplicate", int(same.sum()))
+        self.count("contradicting", int((labelled & ~same).sum()))
+        self.count("late", int(late.sum()))
         # The first label by event time is the one that holds, in whatever order they come.
-        taken = ~late & ~(closed & labelled) & is_first(ticks, before)
+        taken = ~old & ~late & ~(closed & labelled) & is_first(ticks, before)
         if not taken.any():
             return
         rows.labels[places[taken]], rows.ticks[places[taken]] = values[taken], ticks[taken]
@@ -199,44 +205,15 @@ class LabelBook:
             columns = rows.hashes[places[taken]], values[taken], ticks[taken]
             self.log.joined(ledgers, at[taken], columns, self.terms.wait_bins)
 
-    def _meet_early(self, places: np.ndarray, values: np.ndarray, moments: np.ndarray) -> None:
-        """Labels of ids whose label waits already: the first by event time goes on waiting."""
-        if not len(places):
-            return
-        same = self.rows.values[places] == values
-        self._count("duplicate", int(same.sum()))
-        self._count("contradicting", int((~same).sum()))
-        base = np.array([self.ledgers[o].base for o in self.rows.owners(places).tolist()])
-        earlier = moments < self.terms.moments(self.rows.ticks[places], base)
-        if earlier.any():
-            hashes = self.rows.hashes[places[earlier]]
-            self._found(places[earlier])
-            self._wait(hashes, values[earlier], moments[earlier])
-
-    def _found(self, places: np.ndarray) -> None:
-        """These labels wait no more."""
-        owners = Counter(self.rows.owners(places).tolist())
-        for owner, n in owners.items():
-            self.ledgers[owner].n -= n
-        self.n_early -= len(places)
-        if self.log is not None:
-            expires = max(self.ledgers[owner].base for owner in owners) + self.terms.wait_bins
-            self.log.gone(self.rows.hashes[places], expires)
-        self.rows.remove(places)
-
     def _wait(self, hashes: np.ndarray, values: np.ndarray, moments: np.ndarray) -> None:
-        """Labels whose predictions are not there yet."""
-        hashes, values, moments = self._fitting(hashes, values, moments)
-        numbers = moments // self.terms.bin_ticks + 1
-        for number in np.unique(numbers).tolist():
-            here = numbers == number
-            ledger = self._early_ledger(number)
-            ticks = self.terms.ticks(moments[here], ledger.base)
-            self.rows.add(ledger.number, hashes[here], values[here], ticks)
-            ledger.n += int(here.sum())
-            if self.log is not None:
-                self.log.early(ledger.number, hashes[here], values[here], ticks)
-        self.n_early += len(hashes)
+        """Labels whose predictions are not there yet, or had theirs beside them."""
+        is_told = np.zeros(len(hashes), bool)
+        if self._answered is not None:
+            is_told, labels = self._answered.find(hashes)
+            same = labels == values[is_told]
+            self.count("duplicate", int(same.sum()))
+            self.count("contradicting", int((~same).sum()))
+        self.early.wait(*self._fitting(hashes, values, moments, is_told))
 
     # Windows --------------------------------------------------------------------------------------------------------
 
@@ -313,7 +290,7 @@ class LabelBook:
                     heappush(self.expiring, (self.expires(ledger), ledger.number))
         window = realised.counted(self, waiting, boundary)
         if (losses := realised.losses(self, window, closed, boundary)) is not None:
-            self._count("no_loss", int(np.isnan(losses.values).sum()))
+            self.count("no_loss", int(np.isnan(losses.values).sum()))
         self._boundaries.pop(number, None)
         if self.log is not None:
             self.log.judged(number)
@@ -335,9 +312,7 @@ class LabelBook:
             if (ledger := self.ledgers.get(heappop(self.expiring)[1])) is None:
                 continue
             if ledger.is_early:
-                self._count("orphan", ledger.n)
-                self.n_early -= ledger.n
-                del self.early[ledger.base]
+                self.early.give_up(ledger)
             self.free(ledger)
 
     def expires(self, ledger: Ledger) -> int:
@@ -377,24 +352,23 @@ class LabelBook:
             rows.thin(self.level)
         for ledger in self.ledgers.values():
             ledger.n, ledger.n_labelled = rows.counts(ledger.number)
-        self.n_early = sum(ledger.n for ledger in self.early.values())
+        self.early.recount()
         self.touched |= self.waiting.keys()
         self._boundaries.clear()
 
-    def _early_ledger(self, number: int) -> Ledger:
-        """The labels of one bin that wait; they are given up once the wait is over."""
-        ledger = self.early.get(number)
-        if ledger is None:
-            ledger = self.early[number] = Ledger(self._number(), number, is_early=True)
-            self.ledgers[ledger.number] = ledger
-            self.changed.add(ledger.number)
-            heappush(self.expiring, (number + self.terms.wait_bins, ledger.number))
+    def open_early(self, number: int) -> Ledger:
+        """The ledger of the labels of one bin that wait; they are given up once the wait is over."""
+        ledger = Ledger(self._number(), number, is_early=True)
+        self.ledgers[ledger.number] = ledger
+        self.changed.add(ledger.number)
+        heappush(self.expiring, (number + self.terms.wait_bins, ledger.number))
         return ledger
 
     def _number(self) -> int:
         self.next_number += 1
         return self.next_number - 1
 
-    def _count(self, reason: Reason, n: int) -> None:
+    def count(self, reason: Reason, n: int) -> None:
+        """So many labels are not used, or no loss is told of them."""
         if n:
             self.discarded[reason] += n

@@ -41,6 +41,7 @@ class LateLabels:
     def assign(self, event: Assigned, position: int, now_s: float) -> None:
         """A shard of labels is read from `position` on."""
         self._only_labels.add(event.shard)
+        self.book.expect()
         self.shards.assign(event.shard, position)
         known = self.shards.state(event.shard)
         self.clock.hold(event.shard, () if known is None else known.clock_s, now_s)

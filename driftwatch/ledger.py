@@ -96,8 +96,8 @@ class Ledger:
 
     @property
     def is_closed(self) -> bool:
-        """Whether a label comes too late."""
-        return not self.is_held and not self.windows
+        """Whether a label comes too late. A window that was filled just now is registered before the next `due`."""
+        return not self.is_held and self.last is not None and not self.windows
 
     def to_bytes(self) -> bytes:
         """What its rows and windows do not say."""

@@ -62,7 +62,7 @@ class OutcomeCounter:
         """The inverse of `keep`: a table to which the late labels are added."""
         table, before = self.empty(), Table.from_bytes(zlib.decompress(kept))
         table.counts += before.counts
-        table.outcome += before.outcome
+        table.add_outcome(before.outcome)
         table.figures = before.figures
         for sample, theirs in zip(table.samples[len(self._profile.random_features) :], before.samples, strict=True):
             sample.merge(theirs)
@@ -80,7 +80,7 @@ class OutcomeCounter:
         if self._outcome is not None:
             p, y = self._values(self._outcome, predictions, labels)
             loss = self._outcome.loss(p, y)
-            table.outcome += self._outcome.count(p, y, loss)
+            table.add_outcome(self._outcome.count(p, y, loss))
             if self._loss is not None:
                 cells.append(self._grid.encode_feature(self._loss, loss[~np.isnan(loss)]))
         if cells:

@@ -1,15 +1,17 @@
 """Predictions that wait for their labels, and labels that wait for their predictions: columns, found by id.
 
-A row is the hash of an id, a value (what was predicted, or a label that waits for it), the label in four bytes, when it
-came, in ticks that its owner counts, and the row's own event time in seconds since its owner's base. 28 bytes, and 6 of
-an open-addressing table of the rows' places: 68 MB for two million. Places are given in the order of arrival; whoever a
-row belongs to is found by its place. Most searches in the table are over after a place or two; those that are not look
-at eight places at once.
+A row is the hash of an id, a value (what was predicted, or a label that waits for it), the label in one or four bytes,
+when it came, in ticks that its owner counts, and the row's own event time in seconds since its owner's base. 25 or 28
+bytes, and 6 of an open-addressing table of the rows' places: 62 MB for two million whose label is one of few classes.
+Places are given in the order of arrival; whoever a row belongs to is found by its place. Most searches in the table are
+over after a place or two; those that are not look at eight places at once.
 """
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+
+from driftwatch.code_column import CodeColumn
 
 UNLABELLED = 0  # the tick of a row that has no label yet: memory that is not written to is no memory
 FIRST_TICK, LAST_TICK = 1, 2**32 - 1
@@ -26,15 +28,17 @@ _HALF = np.uint64(32)
 class Pending:
     """Rows of many owners; an owner is a number over 0. `most`: how many rows may live at once.
 
-    Where there are more, the caller has to let go of some (`free`, `thin`) before it adds others.
+    Where there are more, the caller has to let go of some (`free`, `thin`) before it adds others. `few_labels`:
+    whether few different labels are to be expected.
     """
 
-    def __init__(self, most: int) -> None:
-        capacity = most + max(most // 8, _BLOCK)
+    def __init__(self, most: int, *, few_labels: bool = False) -> None:
+        self._slack = max(most // 8, _BLOCK)  # rows that are gone, and are worth closing their gaps
+        capacity = most + self._slack
         # Memory that is not yet written to costs nothing: the system gives it page by page.
         self.hashes = np.zeros(capacity, np.uint64)
         self.values = np.zeros(capacity, np.float64)
-        self.labels = np.zeros(capacity, np.uint32)
+        self.labels = CodeColumn(capacity, few=few_labels)
         self.ticks = np.zeros(capacity, np.uint32)
         self.since_s = np.zeros(capacity, np.float32)  # not of labels that wait
         self.most, self._capacity = most, capacity
@@ -60,7 +64,7 @@ class Pending:
         n = len(hashes)
         if not n:
             return
-        if self._used + n > self._capacity:
+        if self._used + n > (self._capacity if self._used - self.n < self._slack else self.most):
             self._compact()
         first, stop = self._used, self._used + n
         self.hashes[first:stop], self.values[first:stop] = hashes, values
@@ -104,16 +108,14 @@ class Pending:
         return np.concatenate(found_asked), np.concatenate(found)
 
     def find_of(self, owners: Iterable[int], hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same among the rows of owners that have few, no two of which have one hash."""
+        """The same among the rows of owners that have few."""
         places = np.concatenate([_NO_PLACES, *(self.places(owner) for owner in owners)])
-        if not len(places):
-            return _NO_PLACES, _NO_PLACES
+        places = places[np.argsort(self.hashes[places], kind="stable")]
         theirs = self.hashes[places]
-        order = np.argsort(theirs)
-        at = np.searchsorted(theirs, hashes, sorter=order)
-        places = places[order.take(at, mode="clip")]
-        asked = np.flatnonzero(self.hashes[places] == hashes)
-        return asked, places[asked]
+        first = np.searchsorted(theirs, hashes)
+        n = np.searchsorted(theirs, hashes, "right") - first
+        asked = np.repeat(np.arange(len(hashes)), n)
+        return asked, places[np.arange(len(asked)) + np.repeat(first - np.cumsum(n) + n, n)]
 
     def owners(self, places: np.ndarray) -> np.ndarray:
         """Whose the rows are, int64."""
@@ -185,7 +187,7 @@ class Pending:
             for a in range(int(runs[run]), int(runs[run + 1]), _BLOCK):
                 block = slice(a, min(a + _BLOCK, int(runs[run + 1])))
                 live = np.flatnonzero(self.hashes[block]) + a
-                for column in (self.hashes, self.values, self.labels, self.ticks, self.since_s):
+                for column in (self.hashes, self.values, self.labels.stored, self.ticks, self.since_s):
                     column[to : to + len(live)] = column[live]
                 to += len(live)
             moved[run + 1] = to

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from driftwatch.errors import StateError, StoreUnavailable
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 BUSY_TIMEOUT_S = 1.0  # how long a transaction waits for another connection's
+CACHE_KIB = 500  # of pages: a transaction adds to the end of a few tables, and reads next to nothing
 _APPLICATION_ID = 0x44524654  # "DRFT", in the file's header
 
 _TABLES = (
@@ -112,6 +113,7 @@ def connect(path: Path | None, *, read_only: bool = False) -> sqlite3.Connection
     )
     try:
         database.execute("PRAGMA synchronous = NORMAL")
+        database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     except (sqlite3.Error, UnicodeDecodeError):
         database.close()
         raise

@@ -187,7 +187,7 @@ class TimeWindower:
                 position = int(records.positions[chosen][0])
                 end_s = (index + 1) * self._settings.slide_s
                 pane = held.panes[key] = Pane(key, start_s, end_s, position, 0, counter.empty())
-                pane.ledger = self._ledgers.open(start_s, counter.profile)
+            pane.ledger = pane.ledger or self._ledgers.open(start_s, counter.profile)
             counter.count(pane.table, records, chosen)
             self._ledgers.enter(pane.ledger, records, chosen)
             pane.n_records += row_count(records, chosen)

@@ -3,12 +3,15 @@
 import csv
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from labelled import EVENTS, apart, labelled, merged
-from sidecar import TIME, WINDOW, decided, events, replayed, rounded, run, said, write_config, write_events
+from labelled import EVENTS, LABEL, apart, labelled, merged
+from sidecar import COUNT, TIME, WINDOW, decided, events, replayed, rounded, run, said, write_config, write_events
 from test_http import Sender, sidecar, until
+
+from driftwatch.sources.files import JsonLinesSource
 
 WRONG = (0, 0, 0.5, 0.5, 0, 0)
 
@@ -52,6 +55,27 @@ def test_a_file_of_labels_beside_one_of_predictions(tmp_path: Path, parts: Any, 
     assert [d["verdict"] for d in second(found)] == ["drift" if wrong else "ok" for wrong in WRONG]
     run(config)
     assert rounded(decided(config)) == rounded(found)
+
+
+@pytest.mark.parametrize("apart_", [True, False], ids=["two files", "one file"])
+@pytest.mark.parametrize("window", [TIME, COUNT], ids=["time", "count"])
+def test_how_much_is_read_at_a_time_changes_no_decision(
+    tmp_path: Path, parts: Any, window: Any, apart_: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels are older than their predictions by up to three times the wait, or younger by up to once."""
+    predictions, labels = parts
+    dice, shown_s = Random(1), {event["id"]: event["time"] for event in predictions}
+    moved = [label | {"time": shown_s[label["id"]] + round(dice.uniform(-1500, 500), 2)} for label in labels]
+    changed = {"events": EVENTS | {"label": LABEL | {"wait": "500s"}}, "window": window}
+    config = settings(tmp_path, **changed)
+    some = [predictions, sorted(moved, key=lambda label: label["time"])] if apart_ else [merged(predictions, moved)]
+    paths = [write_events(tmp_path / f"{i}.jsonl", events) for i, events in enumerate(some)]
+    found = []
+    for batch_size in (3, 100, 2000):
+        monkeypatch.setitem(JsonLinesSource.__init__.__kwdefaults__, "batch_size", batch_size)
+        found.append(said("replay", *paths, "-c", config, "--json").lines)
+    assert [second(one) for one in found] == [second(found[0])] * 3
+    assert all(0.45 * WINDOW < d["performance"][0]["n"] < 0.65 * WINDOW for d in second(found[0]))
 
 
 def test_a_file_of_labels_needs_events_label(tmp_path: Path, parts: Any) -> None:

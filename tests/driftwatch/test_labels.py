@@ -17,6 +17,7 @@ from driftwatch.ledger import LabelTerms
 from driftwatch.records import LabelColumn, Labels, Records, Schema, Shard, Stream, Window
 
 SLIDE, WAIT = 10.0, 30.0
+FIRST = 6  # window: labels may be older than its predictions by more than the wait
 STREAM = Stream("credit", "1")
 SCHEMA = Schema("credit", "1", (), label=LabelColumn("y", "numeric"))
 
@@ -70,24 +71,26 @@ def trials(draw: st.DrawFn) -> tuple[list[list[str]], list[tuple[str, float, flo
     """The ids of each window's predictions, and labels: of most of them once, of some again, of others never."""
     windows = [[f"{w}-{i}" for i in range(draw(st.integers(0, 6)))] for w in range(draw(st.integers(1, 4)))]
     ids = st.sampled_from([*(id_ for window in windows for id_ in window), "stranger"])
-    label = st.tuples(ids, st.integers(0, 900).map(lambda t: t / 10), st.sampled_from([0.0, 1.0, 5.0]))
+    times = st.one_of(st.integers(0, 1500), st.integers(600, 1500)).map(lambda t: t / 10)
+    label = st.tuples(ids, times, st.sampled_from([0.0, 1.0, 5.0]))
     return windows, draw(st.lists(label, max_size=30, unique_by=lambda found: found[:2]))
 
 
 def times_of(window: int, n: int) -> list[float]:
     """Event times of a window's rows: not in their order, some equal."""
-    return [window * SLIDE + 7 * i % 4 for i in range(n)]
+    return [(FIRST + window) * SLIDE + 7 * i % 4 for i in range(n)]
 
 
 def expected(windows: list[list[str]], labels: list[tuple[str, float, float]], complete: float) -> list[list[Any]]:
     """T, end, n, sum and (in the order of event time) each of the labels used, as windows are judged."""
-    first: dict[str, tuple[float, float]] = {}
-    for id_, time_s, value in labels:
-        if id_ not in first or time_s < first[id_][0]:
-            first[id_] = (time_s, value)
     found = []
     for w, ids in enumerate(windows):
-        end = (w + 1) * SLIDE
+        first: dict[str, tuple[float, float]] = {}
+        for id_, time_s, value in labels:
+            in_time = time_s // SLIDE >= FIRST + w - WAIT // SLIDE
+            if in_time and (id_ not in first or time_s < first[id_][0]):
+                first[id_] = (time_s, value)
+        end = (FIRST + w + 1) * SLIDE
         boundary = end
         while boundary < end + WAIT:
             if sum(first[i][0] < boundary for i in ids if i in first) >= math.ceil(complete * len(ids) - 1e-9):
@@ -135,7 +138,10 @@ def restarted(book: LabelBook, kept: dict[str, Any]) -> LabelBook:
 def test_what_is_used_depends_on_event_times_alone(
     trial: tuple[list[list[str]], list[tuple[str, float, float]]], complete: float, seed: int, restarts: bool
 ) -> None:
-    """Predictions and labels come in any order as long as the watermark waits for them; sometimes after a restart."""
+    """Predictions and labels come in any order as long as the watermark waits for them; sometimes after a restart.
+
+    How often it is looked at, and how far it has come then, is a matter of chance.
+    """
     (windows, labels), dice = trial, Random(seed)
     steps = [("window", w) for w in range(len(windows))] + [("label", i) for i in range(len(labels))]
     dice.shuffle(steps)
@@ -143,22 +149,25 @@ def test_what_is_used_depends_on_event_times_alone(
         a_book(complete=complete, log=LabelLog() if restarts else None),
         {"ledgers": {}, "windows": {}, "entries": []},
     )
-    found = []
+    found, reached_s = [], 0.0
     for done, (what, i) in enumerate(steps, 1):
         if what == "label":
             book.add(labels_of([labels[i]]))
         elif windows[i]:
-            ledger = book.open(i * SLIDE, "p")
+            ledger = book.open((FIRST + i) * SLIDE, "p")
             book.enter(ledger, records(windows[i], times_s=times_of(i, len(windows[i]))), slice(None))
             book.release(ledger)
-            book.register([a_window(i, (ledger,), len(windows[i]))])
+            book.register([a_window(FIRST + i, (ledger,), len(windows[i]))])
         left = [labels[k][1] for kind, k in steps[done:] if kind == "label"]
-        left += [(k + 1) * SLIDE - 1e-6 for kind, k in steps[done:] if kind == "window"]
-        found += judged(book, min(left, default=0.0))
+        left += [(FIRST + k + 1) * SLIDE - 1e-6 for kind, k in steps[done:] if kind == "window"]
+        if dice.random() < 0.7:
+            reached_s = max(reached_s, min(left, default=0.0) - dice.choice([0.0, 0.0, 10.0, 50.0]))
+            found += judged(book, reached_s)
         if restarts and dice.random() < 0.5:
             book = restarted(book, kept)
     found += judged(book, math.inf)
     assert found == expected(windows, labels, complete)
+    assert book.rows.n == 0
 
 
 def test_labels_of_one_id_are_counted_for_what_they_are() -> None:
