@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 LEVELS = 24  # a sample may thin itself to one row in 2^23
+MOST_WAITING = 1 << 20  # bytes of the rows of a sample whose features are not computed yet
+
+
+Rows = Callable[[np.ndarray], np.ndarray]
+"""Takes out the rows at some places, in their order."""
+
+Features = Callable[[np.ndarray], np.ndarray]
+"""The features of some rows, (rows, features)."""
 
 
 @dataclass(slots=True)
@@ -15,36 +23,70 @@ class Sample:
     A row's level is the number of leading zero bits of its hash: half the rows are of level 0, a quarter of level 1 …
     Kept are the rows of level `level` and above; the level rises whenever they exceed the bound. What is kept depends
     on the rows alone, never on their order or on how they came in batches, and two samples merge exactly.
+
+    Features are computed when `sums` are asked for, of all rows together: most rows that are kept at first go again as
+    the level rises.
     """
 
     bound: int
     level: int
     counts: np.ndarray  # int64, (levels,)
-    sums: np.ndarray  # float64, (levels, features)
+    _sums: np.ndarray  # float64, (levels, features)
+    _waiting: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # levels (rows,), rows (rows, …)
+    _features: Features | None = None
 
     @classmethod
     def empty(cls, bound: int, n_features: int) -> "Sample":
         """A sample of no row."""
         return cls(bound, 0, np.zeros(LEVELS, np.int64), np.zeros((LEVELS, n_features)))
 
-    def add(self, keys: np.ndarray, features: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Adds rows by their 32-bit keys; `features(rows)` computes (kept rows, features) for those that are kept."""
+    @property
+    def sums(self) -> np.ndarray:
+        """Of the features of the rows of each level, float64 (levels, features)."""
+        if self._waiting:
+            self._settle()
+        return self._sums
+
+    def add(self, keys: np.ndarray, rows: Rows, features: Features | None = None) -> None:
+        """Adds rows by their 32-bit keys. `rows(kept)` takes out those that are kept.
+
+        `features` computes (rows, features) of what was taken out, the same in every call; None: they are that.
+        """
         levels = levels_of(keys)
         self.counts += np.bincount(levels, minlength=LEVELS)
         self._thin()
         kept = np.flatnonzero(levels >= self.level)
         if len(kept):
-            order = np.argsort(levels[kept], kind="stable")
-            held = levels[kept[order]]
-            starts = np.flatnonzero(np.diff(held, prepend=-1))
-            self.sums[held[starts]] += np.add.reduceat(features(kept[order]), starts, axis=0, dtype=np.float64)
+            self._waiting.append((levels[kept], rows(kept)))
+            self._features = features
+            if sum(some.nbytes for _, some in self._waiting) > MOST_WAITING:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Computes the features of the rows that wait and are still kept.
+
+        Each batch is summed for itself, so that it does not matter to the last bit when the sums are asked for.
+        """
+        levels, rows = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
+        batches = np.repeat(np.arange(len(self._waiting)), [len(some) for some, _ in self._waiting])
+        self._waiting = []
+        order = np.lexsort((levels, batches))
+        order = order[levels[order] >= self.level]
+        if not len(order):
+            return
+        features = rows[order] if self._features is None else self._features(rows[order])
+        groups = batches[order] * LEVELS + levels[order]
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        sums, at = np.add.reduceat(features, starts, axis=0, dtype=np.float64), groups[starts]
+        for some in np.split(np.arange(len(at)), np.flatnonzero(np.diff(at // LEVELS)) + 1):
+            self._sums[at[some] % LEVELS] += sums[some]
 
     def _thin(self) -> None:
         self.counts[: self.level] = 0
         while self.counts.sum() > self.bound:
             self.counts[self.level] = 0
             self.level += 1
-        self.sums[: self.level] = 0
+        self._sums[: self.level] = 0
 
     @property
     def n(self) -> int:
@@ -55,7 +97,7 @@ class Sample:
         """Adds the rows of another sample of the same bound."""
         self.level = max(self.level, other.level)
         self.counts += other.counts
-        self.sums += other.sums
+        self._sums = self.sums + other.sums
         self._thin()
 
     def copy(self) -> "Sample":

@@ -1,6 +1,6 @@
 """Counts records on a profile's grid: the step from rows to a table that adds."""
 
-from collections import Counter
+from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
@@ -45,6 +45,7 @@ class ProfileCounter:
         self._all_joint = len(self._joint) == len(self._lookup.features)
         self._first, self._second = scores.pairs
         self._sampled = {name: k for k, name in enumerate(profile.random_features)}
+        self._missing = (SPECIAL * np.arange(len(grid.features)) + MISSING).astype(np.int32)
         self._predictions = Predictions(schema)
         self.outcomes = None if schema.label is None else OutcomeCounter(profile, schema, figures)
         known = None if profile.outcome is None else profile.outcome.performance
@@ -68,11 +69,10 @@ class ProfileCounter:
             records = take(records, rows)
         numeric, marked, marks = self._numeric_of(records)
         codes = self._lookup(numeric, marked, marks)
+        by_category = [self._codes(j, cells, records.categories[i]) for i, j, cells in self._categories]
         counts = np.bincount(codes.ravel("K"), minlength=len(table.counts) + 1)
-        for i, j, cells in self._categories:
-            for category, n in Counter(records.categories[i]).items():
-                known = cells.get(category)
-                counts[self._profile.grid.other_cell(j, str(category)) if known is None else known] += n
+        if by_category:
+            counts += np.bincount(np.concatenate(by_category), minlength=len(counts))
         table.counts += counts[:-1]
         here = self._present(len(records), marked, marks)
         z = self._profile.normal_scores(codes if self._all_joint else codes[:, self._joint])
@@ -85,8 +85,9 @@ class ProfileCounter:
             for i, name in self._embedded:
                 present = np.flatnonzero(records.embedding_states[i] == EMBEDDING_PRESENT)
                 self._sample(table, name, keys[present], records.embeddings[i][present])
-            if (expectation := self._expectation) is not None:
-                table.samples[-1].add(keys, lambda kept: expectation.rows(self._flat(records, codes, kept)))
+            if self._expectation is not None:
+                states = records.embedding_states
+                table.samples[-1].add(keys, lambda kept: self._flat(codes, by_category, states, kept), self._expected)
         for i, j in self._embeddings:
             self._count_embedding(table.counts, j, records.embedding_states[i])
         if self._figures is not None:
@@ -97,23 +98,38 @@ class ProfileCounter:
 
     def _sample(self, table: Table, name: str, keys: np.ndarray, rows: np.ndarray) -> None:
         features = self._profile.random_features[name]
-        table.samples[self._sampled[name]].add(keys, lambda kept: features(rows[kept]))
+        table.samples[self._sampled[name]].add(keys, lambda kept: rows[kept], features)
 
-    def _flat(self, records: Records, codes: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """The flat cells of all features in some rows, (kept, features); what an event says nothing of is missing."""
+    def _codes(self, j: int, cells: dict[Category, int], values: list[Category]) -> np.ndarray:
+        """The flat cells of a column of categories, intp (n,)."""
+        try:
+            return np.fromiter(map(cells.__getitem__, values), np.intp, len(values))
+        except KeyError:
+            grid = self._profile.grid
+            some = cells | {v: grid.other_cell(j, str(v)) for v in set(values) - cells.keys()}
+            return np.fromiter(map(some.__getitem__, values), np.intp, len(values))
+
+    def _flat(
+        self, codes: np.ndarray, by_category: Sequence[np.ndarray], states: Sequence[np.ndarray], kept: np.ndarray
+    ) -> np.ndarray:
+        """The flat cells of all features in some rows, int32 (kept, features); of what comes with the labels missing.
+
+        `codes` and `by_category` as `count` made them; `states` of the embeddings.
+        """
         grid = self._profile.grid
-        missing = SPECIAL * np.arange(len(grid.features)) + MISSING
-        flat = np.tile(missing, (len(kept), 1))
-        flat[:, self._lookup.features] = codes[kept]
-        rows = kept.tolist()
-        for i, j, cells in self._categories:
-            values = [records.categories[i][row] for row in rows]
-            others = {v: grid.other_cell(j, str(v)) for v in set(values) - cells.keys()}
-            flat[:, j] = [others[v] if v in others else cells[v] for v in values]
+        flat = np.empty((len(grid.features), len(kept)), np.int32)
+        flat[grid.delayed] = self._missing[grid.delayed, None]
+        flat[self._lookup.features] = codes.T[:, kept]
+        for (_, j, _), column in zip(self._categories, by_category, strict=True):
+            flat[j] = column[kept]
         for i, j in self._embeddings:
-            present = records.embedding_states[i][kept] == EMBEDDING_PRESENT
-            flat[present, j] = grid.slice(j).start
-        return np.where(flat == grid.n_cells, missing, flat)
+            flat[j] = np.where(states[i][kept] == EMBEDDING_PRESENT, grid.slice(j).start, self._missing[j])
+        return flat.T
+
+    def _expected(self, flat: np.ndarray) -> np.ndarray:
+        """What is expected of rows by their flat cells; what an event says nothing of is missing."""
+        assert self._expectation is not None
+        return self._expectation.rows(np.where(flat == self._profile.grid.n_cells, self._missing, flat))
 
     def _numeric_of(self, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The numeric columns that the profile knows, with their marks."""

@@ -15,7 +15,7 @@ class Confusion:
 
     def count(self, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
         """The sums of a batch, float64 (size,). Rows in which either side is not 0 or 1 are left out and counted."""
-        usable = np.isin(prediction, (0, 1)) & np.isin(label, (0, 1))
+        usable = is_binary(prediction) & is_binary(label)
         cell = np.where(usable, 3 - 2 * prediction - label, 4)
         tp, fp, fn, tn, left_out = np.bincount(np.nan_to_num(cell).astype(np.intp), minlength=5).astype(np.float64)
         return np.array([left_out, tp, fp, fn, tn])
@@ -23,6 +23,11 @@ class Confusion:
     def metrics(self, sums: np.ndarray) -> tuple[Metric, ...]:
         """Accuracy, precision, recall, F1 and specificity."""
         return confusion_metrics(*sums[1:])
+
+
+def is_binary(values: np.ndarray) -> np.ndarray:
+    """Which numbers are 0 or 1, bool (n,)."""
+    return np.asarray((values == 0) | (values == 1))
 
 
 def confusion_metrics(tp: float, fp: float, fn: float, tn: float) -> tuple[Metric, ...]:

@@ -13,6 +13,7 @@ flipped 83 and 95 %, its intercept moved by .5 3 and 83 %; a number's bias of a 
 
 import numpy as np
 
+from detectors.performance.confusion import is_binary
 from detectors.performance.tally import PredictionKind
 
 
@@ -35,8 +36,8 @@ def residual(kind: PredictionKind, prediction: np.ndarray, label: np.ndarray) ->
     """prediction − label of each row, float64 with the same NaNs; not for categories."""
     usable = np.isfinite(prediction) & np.isfinite(label)
     if kind == "probability":
-        usable &= (prediction >= 0) & (prediction <= 1) & np.isin(label, (0, 1))
+        usable &= (prediction >= 0) & (prediction <= 1) & is_binary(label)
     elif kind == "binary":
-        usable &= np.isin(prediction, (0, 1)) & np.isin(label, (0, 1))
+        usable &= is_binary(prediction) & is_binary(label)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.where(usable, prediction - label, np.nan)

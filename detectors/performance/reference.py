@@ -14,7 +14,7 @@ import numpy as np
 
 from detectors.performance import direct_loss
 from detectors.performance.confidence import Confidence, confidence
-from detectors.performance.confusion import Confusion
+from detectors.performance.confusion import Confusion, is_binary
 from detectors.performance.direct_loss import DirectLoss
 from detectors.performance.kind import Labels, Learnt, labels_of
 from detectors.performance.loss import loss, residual
@@ -193,7 +193,7 @@ def groups(tally: Tally, edges: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Index of each label's group, −1 for none: the class, or between which edges it lies."""
     if isinstance(tally, Multiclass):
         return np.where(label < 0, -1, np.minimum(label, len(tally.classes)))
-    usable = np.isfinite(label) if isinstance(tally, Regression) else np.isin(label, (0, 1))
+    usable = np.isfinite(label) if isinstance(tally, Regression) else is_binary(label)
     return np.where(usable, np.searchsorted(edges, label, "left"), -1)
 
 

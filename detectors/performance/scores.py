@@ -6,7 +6,7 @@ import numpy as np
 
 from detectors.grid import numeric_feature
 from detectors.performance import pr_auc, roc_auc
-from detectors.performance.confusion import confusion_metrics
+from detectors.performance.confusion import confusion_metrics, is_binary
 from detectors.performance.metric import Metric, around, between_0_and_1, mean, undefined
 
 QUANTILES = 128  # score cells: the error of an AUC is then below .004 at even classes, in practice below .0005
@@ -59,7 +59,7 @@ class Scores:
         Rows whose prediction is no probability, or whose label is not 0 or 1, are left out and counted.
         """
         with np.errstate(invalid="ignore"):
-            usable = (prediction >= 0) & (prediction <= 1) & ((label == 0) | (label == 1))
+            usable = (prediction >= 0) & (prediction <= 1) & is_binary(label)
         p, y = prediction[usable], label[usable]
         cells, n = self.cells(p), self.n_cells
         by_label = np.bincount(cells + n * y.astype(np.intp), minlength=2 * n)

@@ -67,7 +67,7 @@ class JsonDecoder:
         self._is_feature = np.array([c.group == "features" for c in in_order], bool)
         self._makes_record = np.array([c.group != "fields" for c in in_order], bool)
         # Features that do not lie in one container are absent only where all of them are; else they are missing.
-        self._read_stated = self._root.readers((ID, TIME, MODEL, VERSION, LABEL))
+        self._places_stated = self._root.places((ID, TIME, MODEL, VERSION, LABEL))
         self._label = None if schema.label is None else READ_LABELS[schema.label.kind]
         self._plain_labels = None if schema.label is None else PlainLabels(self._root, schema)
         self._is_scattered = len({c.path[:-1] or c.path for c in in_order if c.group == "features"}) > 1
@@ -79,12 +79,13 @@ class JsonDecoder:
             return self._all_labels(frames, *plain)
         batch = self._read(frames)
         rows = np.delete(np.arange(len(frames.messages)), batch.aside)
+        parts = self._root.parts(batch.events)
         labels, n_invalid = None, 0
-        if self._label is not None and (found := self._find_labels(batch.events)) is not None:
+        if self._label is not None and (found := self._find_labels(parts)) is not None:
             alone, stated = found
             labels, n_invalid = self._labels(batch, rows[alone], stated)
-            rows, batch.events = rows[~alone], list(compress(batch.events, (~alone).tolist()))
-        values = self._values(batch.events)
+            rows, parts = rows[~alone], [tuple(compress(values, (~alone).tolist())) for values in parts]
+        values = self._values(parts)
         ids, versions, truths = values[ID], values[VERSION], values[LABEL]
         arrived_s = None if frames.arrived_s is None else frames.arrived_s[rows]
         times_s = times(values[TIME], self._schema.time_unit, arrived_s)
@@ -124,24 +125,24 @@ class JsonDecoder:
         poison, end = tuple(batch.poison), int(frames.positions[-1])
         return Decoded(records, poison, end, dict(batch.discarded), labels=found, invalid_labels=n_invalid)
 
-    def _values(self, events: Sequence[msgspec.Struct]) -> list[Sequence[Any]]:
-        """The values of every slot."""
+    def _values(self, parts: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """The values of every slot, of the events' parts."""
         # A column may claim the place of model, version or label: then their slots stay as they are here.
         unstated: tuple[Any, ...] = (None, None, self._schema.model, self._schema.version, msgspec.UNSET)
-        values: list[Sequence[Any]] = [(v,) * len(events) for v in unstated]
+        values: list[Sequence[Any]] = [(v,) * len(parts[0]) for v in unstated]
         values += [()] * len(self._schema.columns)
-        self._root.transpose(events, values)
+        self._root.spread(parts, values)
         return values
 
-    def _find_labels(self, events: Sequence[msgspec.Struct]) -> tuple[np.ndarray, Sequence[Sequence[Any]]] | None:
+    def _find_labels(self, parts: Sequence[Sequence[Any]]) -> tuple[np.ndarray, Sequence[Sequence[Any]]] | None:
         """Which events are labels, bool (n,): those that hold one, and nothing of any column. None: none is.
 
         With the values of their slots that are no columns.
         """
-        alone = self._root.silent(events)
+        alone = self._root.silent(parts)
         if not alone.any():
             return None
-        stated = self._stated(list(compress(events, alone.tolist())))
+        stated = self._stated(parts, alone)
         if (n := stated[LABEL].count(msgspec.UNSET)) == len(stated[LABEL]):
             return None
         if n:
@@ -150,11 +151,12 @@ class JsonDecoder:
             stated = [tuple(compress(values, labelled)) for values in stated]
         return alone, stated
 
-    def _stated(self, events: Sequence[msgspec.Struct]) -> Sequence[Sequence[Any]]:
-        """The values of the slots that are no columns."""
-        if self._read_stated is None or not events:
-            return self._values(events)
-        return tuple(tuple(map(read, events)) for read in self._read_stated)
+    def _stated(self, parts: Sequence[Sequence[Any]], chosen: np.ndarray) -> Sequence[Sequence[Any]]:
+        """The values of the slots that are no columns in some of the events, bool (n,)."""
+        here = chosen.tolist()
+        if self._places_stated is None:
+            return self._values([tuple(compress(values, here)) for values in parts])
+        return [tuple(compress(parts[at], here)) for at in self._places_stated]
 
     def _labels(self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]]) -> tuple[Labels, int]:
         """The labels in the messages `rows`; and how many hold a value that is none."""

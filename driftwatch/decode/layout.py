@@ -7,8 +7,8 @@ structs is transposed into columns of leaf values without a Python loop over eve
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import compress, repeat
-from operator import attrgetter, is_, itemgetter
+from itertools import repeat
+from operator import is_, itemgetter
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
@@ -74,30 +74,37 @@ class Node:
             return self.absent
         return self.wide(*[settle(v) for settle, v in zip(self.settles, astuple(event), strict=True)])
 
-    def silent(self, structs: Sequence[Any]) -> np.ndarray:
-        """Which structs say nothing of any column, bool (n,)."""
-        found = np.ones(len(structs), bool)
-        some = structs  # those that have said nothing so far
-        for at, child in enumerate(self.children):
+    def parts(self, structs: Sequence[Any]) -> list[Sequence[Any]]:
+        """What each child is in these structs. A struct that is None stands for null."""
+        if not structs:
+            return [()] * len(self.children)
+        if None in structs:
+            structs = [self.missing if s is None else s for s in structs]
+        return list(zip(*map(astuple, structs), strict=True))
+
+    def silent(self, parts: Sequence[Sequence[Any]]) -> np.ndarray:
+        """Which structs say nothing of any column, bool (n,); of `parts` of them."""
+        found = np.ones(len(parts[0]), bool)
+        for child, values in zip(self.children, parts, strict=True):
             if not child.holds_columns:
                 continue
-            read = attrgetter(f"f{at}")
             # What is absent is one and the same object everywhere: the default that the decoder fills in.
-            here = np.fromiter(map(is_, map(read, some), repeat(child.absent)), bool, len(some))
-            if isinstance(child, Node) and child.may_be_silent:
-                inside = [i for i in np.flatnonzero(~here).tolist() if read(some[i]) is not None]
-                here[inside] = child.silent([read(some[i]) for i in inside])
-            if not here.all():
-                found[found] = here
-                some = list(compress(some, here.tolist()))
-            if not some:
+            inner = child if isinstance(child, Node) and child.may_be_silent else None
+            if inner is None and not values.count(child.absent):
+                return np.zeros(len(found), bool)
+            here = np.fromiter(map(is_, values, repeat(child.absent)), bool, len(found))
+            if inner is not None:
+                inside = [i for i in np.flatnonzero(found & ~here).tolist() if values[i] is not None]
+                here[inside] = inner.silent(inner.parts([values[i] for i in inside]))
+            found &= here
+            if not found.any():
                 break
         return found
 
-    def readers(self, slots: Sequence[int]) -> list[Callable[[Any], Any]] | None:
-        """What takes the values of some slots out of a struct of this node; None where they do not all lie here."""
-        at = {child.slot: f"f{i}" for i, child in enumerate(self.children) if isinstance(child, Leaf)}
-        return [attrgetter(at[slot]) for slot in slots] if all(slot in at for slot in slots) else None
+    def places(self, slots: Sequence[int]) -> list[int] | None:
+        """Which of the children some slots are; None where they do not all lie here."""
+        at = {child.slot: i for i, child in enumerate(self.children) if isinstance(child, Leaf)}
+        return [at[slot] for slot in slots] if all(slot in at for slot in slots) else None
 
     def leaves(self) -> Iterator[Leaf]:
         """All leaves below."""
@@ -130,14 +137,11 @@ class Node:
             return lambda values: typed(*pick(values + rest))
         return lambda values: typed(*pick(values + rest + tuple([make(values) for make in inner])))
 
-    def transpose(self, structs: Sequence[Any], columns: list[Sequence[Any]]) -> None:
-        """Put the values of each leaf into `columns`, at its slot. A struct that is None stands for null."""
-        if None in structs:
-            structs = [self.missing if s is None else s for s in structs]
-        rows = zip(*map(astuple, structs), strict=True) if structs else ((),) * len(self.children)
-        for child, values in zip(self.children, rows, strict=True):
+    def spread(self, parts: Sequence[Sequence[Any]], columns: list[Sequence[Any]]) -> None:
+        """Put the values of each leaf into `columns`, at its slot; `parts` of the structs that hold them."""
+        for child, values in zip(self.children, parts, strict=True):
             if isinstance(child, Node):
-                child.transpose(values, columns)
+                child.spread(child.parts(values), columns)
             else:
                 columns[child.slot] = values
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors import summary
 from detectors.summary import LEVELS, Sample, Table, levels_of, total
 
 keys_of_rows = st.lists(st.integers(0, 2**32 - 1), max_size=150).map(lambda v: np.array(v, np.uint32))
@@ -45,6 +46,39 @@ def test_a_sample_is_the_same_however_its_rows_are_ordered_and_batched(keys: np.
         batched.add(batch, features_of(batch))
         assert batched.n <= bound
     assert state(batched) == state(sample_of(keys, bound))
+
+
+def at_once(sample: Sample, keys: np.ndarray, features: np.ndarray) -> None:
+    """Adds a batch as it is written down: each kept row's features to the sums of its level, in their order."""
+    levels = levels_of(keys)
+    sample.counts += np.bincount(levels, minlength=LEVELS)
+    while sample.counts[sample.level :].sum() > sample.bound:
+        sample.level += 1
+    sample.counts[: sample.level] = 0
+    for level in range(sample.level, LEVELS):
+        if (levels == level).any():
+            sample.sums[level] += np.add.reduceat(features[levels == level], [0], axis=0)[0]
+    sample.sums[: sample.level] = 0
+
+
+@settings(max_examples=100)
+@given(
+    keys=keys_of_rows, bound=bounds, seed=seeds, asked=st.sets(st.integers(0, 6)), most=st.sampled_from([64, 1 << 20])
+)
+def test_sums_are_the_same_to_the_last_bit_whenever_they_are_asked_for(
+    keys: np.ndarray, bound: int, seed: int, asked: set[int], most: int
+) -> None:
+    batched, expected = Sample.empty(bound, 3), Sample.empty(bound, 3)
+    rng = np.random.default_rng(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "MOST_WAITING", most)
+        for i, batch in enumerate(split(keys, seed)):
+            rows = rng.normal(size=(len(batch), 3))
+            batched.add(batch, rows.__getitem__, np.exp)
+            at_once(expected, batch, np.exp(rows))
+            if i in asked:
+                assert state(batched) == state(expected)
+    assert state(batched) == state(expected)
 
 
 @settings(max_examples=150)
