@@ -31,7 +31,7 @@ from tqdm import tqdm
 from benchmarks import document
 from benchmarks.concept_drift import VARIABLE, Stream, generated, harvard
 from detectors.performance.loss_baseline import LossBaseline
-from detectors.sequential.glr import GLR, Baseline
+from driftwatch.loss_watch import glr_of
 
 LEARNED, REFERENCE, DRIFT, END = 2_000, 6_000, 10_000, 20_000  # rows at which parts of a stream end
 WINDOW, LENGTH_S = 200, 300.0
@@ -209,7 +209,7 @@ def false_alarms() -> str:
         for seed in range(REFERENCES):
             rng = np.random.default_rng(seed)
             baseline = LossBaseline.of("probability", draw(REFERENCE - LEARNED, rng))
-            glr = GLR(WINDOW / NULL_RATE, Baseline(baseline.mean, baseline.n), baseline.dispersion)
+            glr = glr_of(WINDOW / NULL_RATE, baseline)
             _, answer = glr.update(glr.init(), draw(WINDOW * NULL_WINDOWS, rng))
             n_found, n_windows = n_found + len(answer.changes), n_windows + NULL_WINDOWS
         allowed = n_windows * NULL_RATE

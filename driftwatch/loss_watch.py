@@ -78,7 +78,7 @@ class LossWatch:
         before = watched.get(key, NOTHING)
         going = before.going
         n_again = n_allowed if going is None else min(n_allowed, max(STILL * AGAIN * going.n_rows, LEAST_ROWS))
-        glr = GLR(n_again, Baseline(baseline.mean, baseline.n), baseline.dispersion)
+        glr = glr_of(n_again, baseline)
         memory = glr.from_bytes(before.memory) if before.memory else glr.init()
         memory, answer = glr.update(memory, losses.values, losses.times_s)
         windows = (*before.windows, Told(before.n_rows, window.start_s, window.end_s))
@@ -124,6 +124,17 @@ class LossWatch:
             if alarm.of_class == "performance" and alarm.transition == "resolved"
         }
         return {key: one for key, one in watched.items() if key[0] not in over} if over else watched
+
+
+def glr_of(rows_per_false_alarm: float, baseline: LossBaseline) -> GLR:
+    """The scan of losses against those of a reference."""
+    return GLR(
+        rows_per_false_alarm,
+        Baseline(baseline.mean, baseline.n),
+        dispersion=baseline.dispersion,
+        excess=baseline.excess,
+        degrees=baseline.degrees,
+    )
 
 
 def _going(change: Change, windows: tuple[Told, ...], baseline: LossBaseline) -> Going:
