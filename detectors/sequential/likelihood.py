@@ -19,7 +19,8 @@ def statistic(n1: Floats, s1: Floats, n2: Floats, s2: Floats, *, dispersion: Flo
     ratio = likelihood_ratio(n1, s1, n2, s2) / dispersion
     p = np.clip((s1 + s2) / (n1 + n2), LEAST, 1.0)
     correlation = np.maximum((dispersion - 1) / (dispersion + 1), 0.0)
-    chain = n1 * chain_rate(s1 / n1, p, correlation) + n2 * chain_rate(s2 / n2, p, correlation)
+    rates = chain_rate(np.stack([s1 / n1, s2 / n2]), p, correlation)
+    chain = n1 * rates[0] + n2 * rates[1]
     ratio = np.where(correlation > 0, np.minimum(ratio, np.maximum(chain, 0.0)), ratio)
     return ratio if np.isinf(degrees) else degrees / 2 * np.log1p(2 * ratio / degrees)
 
