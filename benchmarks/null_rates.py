@@ -253,9 +253,9 @@ def labels_section() -> list[str]:
     return [
         "## With labels",
         "A model is watched as well, so that its prediction, the label and the loss of each row are columns of the "
-        "family, every window is judged twice, and losses are followed row by row, all under the one budget. Alarms are "
-        "counted as the service opens them: a second judgement in which only the label's distribution moved opens none "
-        "where the first opened one. The error is at least that of a Poisson count. "
+        "family, every window is judged twice, and losses are followed row by row, all under the one budget. Alarms "
+        "are counted as the service opens them: a second judgement in which only the label's distribution moved opens "
+        "none where the first opened one. The error is at least that of a Poisson count. "
         "5 numeric features and a categorical one, so that label and loss have much of the budget (the first row has "
         "the base's 25). The model predicts from the features a probability, a number, or a class that is wrong in 2 % "
         "of the rows; a number's noise is distributed as the features are (heavy, skewed, autocorrelated), and a "
@@ -270,9 +270,10 @@ def body(rows: Sequence[Row]) -> list[str]:
     """The document's paragraphs."""
     head = [*HEAD, "leaders of the alarms at 1/100"]
     return [
-        "False alarms ÷ budget while nothing changes: the mean over references ± its standard error, at least that of a "
-        "Poisson count. Each setting differs from the base in one thing: 20 numeric features, every pair with a correlation of .3, and 5 categorical ones of 2 to 50 categories, a reference of "
-        "40,000 rows, windows of 1,000. The promise is a mean within .5 to 1.2 at 1/100 and up to 1.5 at 1/1,000; "
+        "False alarms ÷ budget while nothing changes: the mean over references ± its standard error, at least that of "
+        "a Poisson count. Each setting differs from the base in one thing: 20 numeric features, every pair with a "
+        "correlation of .3, and 5 categorical ones of 2 to 50 categories, a reference of 40,000 rows, windows of "
+        "1,000. The promise is a mean within .5 to 1.2 at 1/100 and up to 1.5 at 1/1,000; "
         f"for a season, up to 1. Thresholds aim at {SAFETY} of the budget. Effect floors are left out: with them a "
         "user sees fewer.",
         document.table(head, [cells(row) for row in rows]),
