@@ -41,7 +41,7 @@ class Going(msgspec.Struct, frozen=True, array_like=True):
     until_row: int
     n_rows: int  # from its first to the one with which it was found
     statistic: float
-    effect: float
+    effect: float  # rise of the mean, in the reference's standard deviations
     sentence: str
     began_s: float | None  # event time of its first row
 
@@ -94,7 +94,9 @@ class LossWatch:
             del others[next(iter(others))]
         if going is not None:
             judgement = replace(judgement, rise=Rise(going.sentence, going.began_s))
-        judged = self._judged(window, judgement, _score(answer.score, going, losses), going, level(n_allowed))
+        judged = self._judged(
+            window, judgement, _score(answer.score, going, losses, baseline.sd), going, level(n_allowed)
+        )
         return judged, {**others, key: after}
 
     def _judged(
@@ -143,15 +145,17 @@ def _going(change: Change, windows: tuple[Told, ...], baseline: LossBaseline) ->
         until_row=change.row + 1,
         n_rows=change.row + 1 - (change.row if change.began_row is None else change.began_row),
         statistic=0.0 if change.statistic is None else change.statistic,
-        effect=(change.after or 0.0) - (change.before or 0.0),
+        effect=((change.after or 0.0) - (change.before or 0.0)) / baseline.sd,
         sentence=_sentence(change, windows, baseline),
         began_s=None if change.began_time_s is None else round(change.began_time_s, 3),
     )
 
 
-def _score(newest: Score, going: Going | None, losses: Losses) -> Score:
+def _score(newest: Score, going: Going | None, losses: Losses, sd: float) -> Score:
     """The score of a window: of the change that goes on, else of the newest rows."""
-    if going is not None:
+    if going is None:
+        newest = replace(newest, effect=None if newest.effect is None else newest.effect / sd)
+    else:
         newest = replace(newest, statistic=going.statistic, effect=going.effect, n_current=going.n_rows, reason=None)
         newest = replace(newest, verdict=None, detail=going.sentence)
     p_value = None

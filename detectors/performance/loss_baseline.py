@@ -12,17 +12,20 @@ from detectors.performance.tally import PredictionKind
 from detectors.sequential.blocks import dispersion_of
 from detectors.sequential.ranks import Ranks
 
+HALF_AN_ERROR = 0.5  # at least, in all rows of a reference
+
 
 @dataclass(frozen=True, eq=False)
 class LossBaseline:
     """The mean of the reference's losses in [0, 1], over how many rows, and their dispersion (`blocks.dispersion_of`).
 
-    `excess`: by how much sums of many rows scatter more than those of blocks do, at least 1. `degrees`: of freedom, of
+    `sd`: of one loss, in whose units a rise is told; at least what half an error in all rows would give. `excess`: by how much sums of many rows scatter more than those of blocks do, at least 1. `degrees`: of freedom, of
     what the reference says of that. `cuts`: of losses without a bound, which become ranks among the reference's
     (`Ranks`); none where they have one.
     """
 
     mean: float
+    sd: float
     n: int
     dispersion: float
     excess: float
@@ -36,11 +39,13 @@ class LossBaseline:
         scaled = brought(cuts, losses)
         finite = scaled[np.isfinite(scaled)]
         mean, n, dispersion = float(finite.mean()), len(finite), dispersion_of(finite)
+        least = HALF_AN_ERROR / (n + 1)
+        sd = float(np.sqrt(max(finite.var(), least * (1 - least))))
         found = autocovariance(finite)
         if found is None:
-            return cls(mean, n, dispersion, 1.0, STUDENT * n, cuts)
+            return cls(mean, sd, n, dispersion, 1.0, STUDENT * n, cuts)
         excess = found.variance(np.inf) / (mean * (1 - mean)) / dispersion
-        return cls(mean, n, dispersion, max(excess, 1.0), STUDENT * n / max(found.block, 1.0), cuts)
+        return cls(mean, sd, n, dispersion, max(excess, 1.0), STUDENT * n / max(found.block, 1.0), cuts)
 
     def scaled(self, losses: np.ndarray) -> np.ndarray:
         """Losses in [0, 1], NaN where there is none."""
@@ -53,8 +58,10 @@ class LossBaseline:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "LossBaseline":
         """The inverse of `to_arrays`; KeyError where one is missing."""
-        mean, dispersion, excess, degrees = (float(arrays[k]) for k in ("mean", "dispersion", "excess", "degrees"))
-        return cls(mean, int(arrays["n"]), dispersion, excess, degrees, arrays["cuts"])
+        mean, sd, dispersion, excess, degrees = (
+            float(arrays[name]) for name in ("mean", "sd", "dispersion", "excess", "degrees")
+        )
+        return cls(mean, sd, int(arrays["n"]), dispersion, excess, degrees, arrays["cuts"])
 
 
 def brought(cuts: np.ndarray, losses: np.ndarray) -> np.ndarray:

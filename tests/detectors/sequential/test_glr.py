@@ -59,8 +59,10 @@ def plain_dispersion(losses: Sequence[float], prior: float) -> float:
     for rows, weight in ((8, 64), (64, 16)):
         sums = [sum(losses[i : i + rows]) for i in range(0, n - rows + 1, rows)]
         squares = sum((b - a) ** 2 for a, b in pairwise(sums)) / (2 * rows)
-        seen = squares / max(p * (1 - p), 1e-12)
-        largest = max(largest, (weight * prior + seen) / (weight + max(len(sums) - 1, 0)))
+        variance = max(p * (1 - p), 1e-12)
+        trust = 2 * rows * variance / (1 + 2 * rows * variance)
+        seen = trust * squares / variance
+        largest = max(largest, (weight * prior + seen) / (weight + trust * max(len(sums) - 1, 0)))
     return largest
 
 
