@@ -19,9 +19,10 @@ HALF_AN_ERROR = 0.5  # at least, in all rows of a reference
 class LossBaseline:
     """The mean of the reference's losses in [0, 1], over how many rows, and their dispersion (`blocks.dispersion_of`).
 
-    `sd`: of one loss, in whose units a rise is told; at least what half an error in all rows would give. `excess`: by how much sums of many rows scatter more than those of blocks do, at least 1. `degrees`: of freedom, of
-    what the reference says of that. `cuts`: of losses without a bound, which become ranks among the reference's
-    (`Ranks`); none where they have one.
+    `sd`: of one loss, in whose units a rise is told; at least what half an error in all rows would give. `excess`: by
+    how much sums of many rows scatter more than those of blocks do, at least 1. `degrees`: of freedom, of what the
+    reference says of that. `cuts`: of losses without a bound, which become ranks among the reference's (`Ranks`); none
+    where they have one.
     """
 
     mean: float

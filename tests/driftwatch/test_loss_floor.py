@@ -1,4 +1,4 @@
-"""The default floors of the loss: an error rate that doubles counts, however small it was; one that hardly moves not."""
+"""The default floors of the loss: an error rate that doubles counts, one that hardly moves does not."""
 
 from typing import Any
 
