@@ -294,9 +294,9 @@ do not become more, or by one row in a hundred: nothing is to be found."""
 NULL = f"""\
 {REFERENCES} references, {NULL_WINDOWS:,} windows of {WINDOW} rows after each in which nothing changes, at one false
 alarm in {1 / NULL_RATE:,.0f} windows for the losses row by row: what their tenth of the budget allows. The table tells
-what was found ÷ that, ± the standard error over references, at least that of a Poisson count. Neighbours are alike where
-a normal AR(1) (φ = .8, in long runs .95, of Brier losses .9) is over its quantile; in bursts half of the rows are wrong,
-one of 20 otherwise.
+what was found ÷ that, ± the standard error over references, at least that of a Poisson count. Neighbours are alike
+where a normal AR(1) (φ = .8, in long runs .95, of Brier losses .9) is over its quantile; in bursts half of the rows are
+wrong, one of 20 otherwise.
 [How they are judged](decisions/0018-errors-that-are-alike-as-a-markov-chain.md)."""
 
 
