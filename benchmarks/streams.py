@@ -174,8 +174,13 @@ def profile_of(
     return build(columns, world.kinds, sizes=sizes, mmd_rows=mmd_rows, delayed=delayed)
 
 
-def windows(profile: Profile, stream: Stream, world: World, n_rows: int, n_windows: int) -> Iterator[list[Table]]:
-    """Tables of the next windows of a stream, as the service would count them, in portions."""
+def windows(
+    profile: Profile, stream: Stream, world: World, n_rows: int, n_windows: int, losses: list[np.ndarray] | None = None
+) -> Iterator[list[Table]]:
+    """Tables of the next windows of a stream, as the service would count them, in portions.
+
+    `losses` is given the loss of each row, NaN where its label has not come.
+    """
     encode, rng = Encoder(profile.grid, world), np.random.default_rng(n_rows)
     step = max(1, BULK_ROWS // n_rows)
     for first in range(0, n_windows, step):
@@ -183,6 +188,8 @@ def windows(profile: Profile, stream: Stream, world: World, n_rows: int, n_windo
         rows = stream.take(count * n_rows)
         if rows.answers is not None:
             answers.forget(rows.answers, rng)
+            if losses is not None:
+                losses.append(rows.answers.loss)
         codes = encode(rows).reshape(count, n_rows, -1)
         yield tables(profile, codes, rng)
 

@@ -22,7 +22,7 @@ from detectors.joint import NormalScores, RandomFeatures, normal_scores
 from detectors.performance.kind import Learnt
 from detectors.performance.outcome import Outcome, learnt_of
 
-FORMAT = 2
+FORMAT = 3
 UNREADABLE = (
     *(ArithmeticError, LookupError, OSError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error),
     AttributeError,  # of a member that is no array

@@ -62,7 +62,7 @@ Effect = Literal[
     "glr",
 ]
 EFFECTS: dict[Effect, float] = {"ks": 0.02, "chi_square": 0.005, "missing": 0.005, "invalid": 0.005, "unseen": 0.005}
-EFFECTS |= {"mmd": 0.02, "correlation": 0.05, "glr": 0.02}
+EFFECTS |= {"location": 0.05, "mmd": 0.02, "correlation": 0.05, "glr": 0.05}
 
 
 class Model(Section):

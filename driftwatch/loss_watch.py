@@ -41,7 +41,7 @@ class Going(msgspec.Struct, frozen=True, array_like=True):
     until_row: int
     n_rows: int  # from its first to the one with which it was found
     statistic: float
-    effect: float
+    effect: float  # rise of the mean, in the reference's standard deviations
     sentence: str
     began_s: float | None  # event time of its first row
 
@@ -78,7 +78,7 @@ class LossWatch:
         before = watched.get(key, NOTHING)
         going = before.going
         n_again = n_allowed if going is None else min(n_allowed, max(STILL * AGAIN * going.n_rows, LEAST_ROWS))
-        glr = GLR(n_again, Baseline(baseline.mean, baseline.n), baseline.dispersion)
+        glr = glr_of(n_again, baseline)
         memory = glr.from_bytes(before.memory) if before.memory else glr.init()
         memory, answer = glr.update(memory, losses.values, losses.times_s)
         windows = (*before.windows, Told(before.n_rows, window.start_s, window.end_s))
@@ -94,7 +94,9 @@ class LossWatch:
             del others[next(iter(others))]
         if going is not None:
             judgement = replace(judgement, rise=Rise(going.sentence, going.began_s))
-        judged = self._judged(window, judgement, _score(answer.score, going, losses), going, level(n_allowed))
+        judged = self._judged(
+            window, judgement, _score(answer.score, going, losses, baseline.sd), going, level(n_allowed)
+        )
         return judged, {**others, key: after}
 
     def _judged(
@@ -126,21 +128,34 @@ class LossWatch:
         return {key: one for key, one in watched.items() if key[0] not in over} if over else watched
 
 
+def glr_of(rows_per_false_alarm: float, baseline: LossBaseline) -> GLR:
+    """The scan of losses against those of a reference."""
+    return GLR(
+        rows_per_false_alarm,
+        Baseline(baseline.mean, baseline.n),
+        dispersion=baseline.dispersion,
+        excess=baseline.excess,
+        degrees=baseline.degrees,
+    )
+
+
 def _going(change: Change, windows: tuple[Told, ...], baseline: LossBaseline) -> Going:
     """A change that was found."""
     return Going(
         until_row=change.row + 1,
         n_rows=change.row + 1 - (change.row if change.began_row is None else change.began_row),
         statistic=0.0 if change.statistic is None else change.statistic,
-        effect=(change.after or 0.0) - (change.before or 0.0),
+        effect=((change.after or 0.0) - (change.before or 0.0)) / baseline.sd,
         sentence=_sentence(change, windows, baseline),
         began_s=None if change.began_time_s is None else round(change.began_time_s, 3),
     )
 
 
-def _score(newest: Score, going: Going | None, losses: Losses) -> Score:
+def _score(newest: Score, going: Going | None, losses: Losses, sd: float) -> Score:
     """The score of a window: of the change that goes on, else of the newest rows."""
-    if going is not None:
+    if going is None:
+        newest = replace(newest, effect=None if newest.effect is None else newest.effect / sd)
+    else:
         newest = replace(newest, statistic=going.statistic, effect=going.effect, n_current=going.n_rows, reason=None)
         newest = replace(newest, verdict=None, detail=going.sentence)
     p_value = None

@@ -1,26 +1,36 @@
 """What a stream of losses is held against row by row: how the reference's rows fared, one after the other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from detectors.calibration import STUDENT
+from detectors.dependence import autocovariance
 from detectors.performance.tally import PredictionKind
 from detectors.sequential.blocks import dispersion_of
 from detectors.sequential.ranks import Ranks
+
+HALF_AN_ERROR = 0.5  # at least, in all rows of a reference
 
 
 @dataclass(frozen=True, eq=False)
 class LossBaseline:
     """The mean of the reference's losses in [0, 1], over how many rows, and their dispersion (`blocks.dispersion_of`).
 
-    `cuts`: of losses without a bound, which become ranks among the reference's (`Ranks`); none where they have one.
+    `sd`: of one loss, in whose units a rise is told; at least what half an error in all rows would give. `excess`: by
+    how much sums of many rows scatter more than those of blocks do, at least 1. `degrees`: of freedom, of what the
+    reference says of that. `cuts`: of losses without a bound, which become ranks among the reference's (`Ranks`); none
+    where they have one.
     """
 
     mean: float
+    sd: float
     n: int
     dispersion: float
+    excess: float
+    degrees: float
     cuts: np.ndarray
 
     @classmethod
@@ -29,7 +39,14 @@ class LossBaseline:
         cuts = Ranks.of(losses).cuts if kind == "numeric" else np.empty(0)
         scaled = brought(cuts, losses)
         finite = scaled[np.isfinite(scaled)]
-        return cls(float(finite.mean()), len(finite), dispersion_of(finite), cuts)
+        mean, n, dispersion = float(finite.mean()), len(finite), dispersion_of(finite)
+        least = HALF_AN_ERROR / (n + 1)
+        sd = float(np.sqrt(max(finite.var(), least * (1 - least))))
+        found = autocovariance(finite)
+        if found is None:
+            return cls(mean, sd, n, dispersion, 1.0, STUDENT * n, cuts)
+        excess = found.variance(np.inf) / (mean * (1 - mean)) / dispersion
+        return cls(mean, sd, n, dispersion, max(excess, 1.0), STUDENT * n / max(found.block, 1.0), cuts)
 
     def scaled(self, losses: np.ndarray) -> np.ndarray:
         """Losses in [0, 1], NaN where there is none."""
@@ -37,12 +54,15 @@ class LossBaseline:
 
     def to_arrays(self) -> dict[str, Any]:
         """Every part by its name."""
-        return {"mean": self.mean, "n": self.n, "dispersion": self.dispersion, "cuts": self.cuts}
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "LossBaseline":
         """The inverse of `to_arrays`; KeyError where one is missing."""
-        return cls(float(arrays["mean"]), int(arrays["n"]), float(arrays["dispersion"]), arrays["cuts"])
+        mean, sd, dispersion, excess, degrees = (
+            float(arrays[name]) for name in ("mean", "sd", "dispersion", "excess", "degrees")
+        )
+        return cls(mean, sd, int(arrays["n"]), dispersion, excess, degrees, arrays["cuts"])
 
 
 def brought(cuts: np.ndarray, losses: np.ndarray) -> np.ndarray:

@@ -91,7 +91,8 @@ def dispersion(memory: Memory, sums: Ints, at: Ints, prior: float) -> Floats:
 
     1 for independent 0/1 errors, less for losses inside [0, 1] or errors that alternate, more where neighbours are
     alike. From differences of neighbouring blocks, which neither a slow fall nor one jump of the mean disturbs much
-    (von Neumann); the larger of what blocks of 8 and of 64 rows say. With few blocks it stays near `prior`.
+    (von Neumann); the larger of what blocks of 8 and of 64 rows say. With few blocks, or few errors, it stays near
+    `prior`: the square of a difference of two Poisson counts of mean μ scatters by 2 + 1/μ times its own square.
 
     References: von Neumann (1941), Distribution of the ratio of the mean square successive difference to the variance,
     Annals of Mathematical Statistics 12.
@@ -120,7 +121,9 @@ def _dispersion(n: Ints, total: Ints, seen: tuple[Floats, Floats], prior: float)
     variance = np.maximum(p * (1 - p), 1e-12)
     found = np.full(len(n), LEAST_DISPERSION)
     for scattered, j, weight in zip(seen, SCATTER_LEVELS, PRIOR_BLOCKS, strict=True):
-        estimate = (weight * prior + scattered / variance) / (weight + np.maximum((n >> j) - 1, 0))
+        errors = 2 * variance * (1 << j)
+        trust = errors / (1 + errors)  # a block that is expected to hold no error tells nothing of how they scatter
+        estimate = (weight * prior + trust * scattered / variance) / (weight + trust * np.maximum((n >> j) - 1, 0))
         found = np.maximum(found, estimate)
     return found
 

@@ -1,6 +1,7 @@
 """A scan over change points for losses in [0, 1], whose threshold keeps a budget of false alarms."""
 
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ from detectors.score import Score
 from detectors.sequential import blocks
 from detectors.sequential.blocks import BLOCKS, KEPT, UNIT, Ints, Memory
 from detectors.sequential.change import Answer, Change, Floats, as_rows, none_for_nan
+from detectors.sequential.likelihood import least_sums, likelihood_ratio, statistic
 from detectors.sequential.threshold import LAGS, N_LEVELS, level, thresholds
 
 FEWEST_ROWS, MOST_ROWS = 256, 4096  # looked at together: ever more since the last start, as a change ends it
@@ -39,13 +41,15 @@ class GLR:
 
     of "the rate was p₁ in the n₁ rows before and is p₂ > p₁ in these l" against "it was p in all of them". A change is
     found when G(l) / φ ≥ h − log(l / 8) for some l; h follows from the budget (`threshold.level`), and φ, the losses'
-    dispersion, from how the sums of neighbouring blocks differ (`blocks.dispersion`). Neither the rate before nor that
-    after needs to be known: the first is learned from the rows since the last start, in which a loss that falls, as of
-    a model that learns, does no harm; or it is the reference's. A window of l rows is looked at every l/14 to l/8 rows.
-    The change is dated to the boundary at which the likelihood is largest.
+    dispersion, from how the sums of neighbouring blocks differ (`blocks.dispersion`). Where φ > 1 neighbours are alike,
+    and the ratio is at most that of a Markov chain with this φ (`likelihood.statistic`). Neither the rate before nor
+    that after needs to be known: the first is learned from the rows since the last start, in which a loss that falls,
+    as of a model that learns, does no harm; or it is the reference's. A window of l rows is looked at every l/14 to l/8
+    rows. The change is dated to the boundary at which the likelihood is largest.
 
     It is blind to falls, to changes that keep the mean loss, and to rises too small or too slow for 7,168 rows. Losses
-    that depend on others more than about 30 rows away raise more false alarms than the budget allows.
+    that depend on others more than about 30 rows away need an `excess`, which a reference shows, or raise more false
+    alarms than the budget allows.
 
     With a `baseline` the mean before is the reference's and not learned anew after a change: as long as the loss stays
     high the change is found again and again.
@@ -60,6 +64,11 @@ class GLR:
     dispersion
         φ before the rows themselves tell it, above 0: that of the reference (`blocks.dispersion_of`) where neighbouring
         losses are alike; after some hundred rows it hardly matters.
+    excess
+        By how much φ is larger than blocks of up to 64 rows show it, at least 1: where a reference says that losses
+        depend on others farther away. Raising it makes all less significant.
+    degrees
+        Degrees of freedom of what is known of φ: lower ones make large statistics less significant, as in a t test.
     warm_up
         Rows before a window, at least; unused with a baseline. Raising it hides changes soon after a start.
 
@@ -84,6 +93,8 @@ class GLR:
     rows_per_false_alarm: float = 400_000.0
     baseline: Baseline | None = None
     dispersion: float = 1.0
+    excess: float = 1.0
+    degrees: float = inf
     warm_up: int = 30
     _thresholds: Floats = field(init=False, repr=False, compare=False)
 
@@ -92,6 +103,11 @@ class GLR:
         if not self.dispersion > 0:
             raise ValueError(
                 f"`dispersion` must be above 0; got {self.dispersion!r}. Pass `blocks.dispersion_of` of the reference."
+            )
+        if not (self.excess >= 1 and self.degrees > 0):
+            raise ValueError(
+                f"`excess` must be at least 1 and `degrees` above 0; got {self.excess!r} and {self.degrees!r}. "
+                "Pass those of `LossBaseline.of` the reference."
             )
         if self.warm_up < 1:
             raise ValueError(f"`warm_up` must be at least 1; got {self.warm_up!r}. Pass rows.")
@@ -156,27 +172,28 @@ class GLR:
     def _first_found(self, state: Memory, sums: Ints) -> tuple[int, float] | None:
         """How many rows had come since the last start when the first change was found, and its statistic."""
         counts, levels, starts, ends = _windows(state, sums)
-        scatter = blocks.dispersion(state, sums, np.arange(state.n + 1, state.n + len(sums) + 1), self.dispersion)
+        ends_at = np.arange(state.n + 1, state.n + len(sums) + 1)
+        scatter = self.excess * blocks.dispersion(state, sums, ends_at, self.dispersion)
         if self.baseline is None:
             may = self._may_rise(counts, levels, starts, ends, scatter[counts - state.n - 1])
         else:
-            n1 = float(self.baseline.n)
-            may = (
-                ends - starts >= least_sums(n1, n1 * self.baseline.mean, self._thresholds * scatter.min()).T[:, levels]
-            )
+            n, mean = float(self.baseline.n), self.baseline.mean
+            may = ends - starts >= least_sums(n, n * mean, self._thresholds * scatter.min()).T[:, levels]
         m, i = np.nonzero(may)
         rows = LAGS[m] << levels[i]
         usable = counts[i] - rows >= self._least()
+        if not usable.any():
+            return None
         m, i, rows = m[usable], i[usable], rows[usable]
         before, n2, s2 = starts[m, i], rows.astype(np.float64), (ends[i] - starts[m, i]) / UNIT
-        ratio = likelihood_ratio(*self._before(counts[i] - rows, before), n2, s2)
-        spread = scatter[counts[i] - state.n - 1]
-        reached = ratio >= self._thresholds[levels[i], m] * spread
+        n1, s1 = self._before(counts[i] - rows, before)
+        evidence = statistic(n1, s1, n2, s2, dispersion=scatter[counts[i] - state.n - 1], degrees=self.degrees)
+        reached = evidence >= self._thresholds[levels[i], m]
         if not reached.any():
             return None
         first = counts[i[reached]].min()
         here = reached & (counts[i] == first)
-        return int(first), float((ratio / spread + np.log(n2 / LAGS[0]))[here].max())
+        return int(first), float((evidence + np.log(n2 / LAGS[0]))[here].max())
 
     def _may_rise(self, counts: Ints, levels: Ints, starts: Ints, ends: Ints, scatter: Floats) -> npt.NDArray[np.bool_]:
         """(lags, windows): whether χ² reaches the threshold, which is never below the ratio and takes no logarithm."""
@@ -187,7 +204,7 @@ class GLR:
         least = self._thresholds.T[:, levels] * scatter
         return np.asarray((rise > 0) & (rise * rise * n >= least * s * (n - s) * n1 * n2))
 
-    def _change(self, state: Memory, row: int, time_s: float, statistic: float) -> Change:
+    def _change(self, state: Memory, row: int, time_s: float, evidence: float) -> Change:
         """The change that was found with the newest row: its most likely beginning among the boundaries kept."""
         counts = blocks.counts(state)
         n1, s1 = self._before(counts, state.sums)
@@ -203,11 +220,11 @@ class GLR:
             began_time_s=none_for_nan(state.times_s[best]),
             before=float(s1[best] / n1[best]),
             after=float(s2[best] / n2[best]),
-            statistic=statistic,
+            statistic=evidence,
         )
 
     def _score(self, state: Memory) -> Score:
-        """The newest windows of all lengths: the largest G / φ + log(l / 8), 0 where none has risen."""
+        """The newest windows of all lengths: the largest statistic + log(l / 8), 0 where none has risen."""
         ends, starts = state.sums[:, -1:], state.sums[:, KEPT - 1 - LAGS]
         n_since = (state.n // BLOCKS - LAGS) * BLOCKS
         usable = n_since >= self._least()
@@ -216,38 +233,13 @@ class GLR:
             return Score("glr", None, None, None, n, 0, verdict="undetermined", reason="warm_up")
         n1, s1 = self._before(n_since[usable], starts[usable])
         n2, s2 = (LAGS * BLOCKS)[usable].astype(np.float64), (ends - starts)[usable] / UNIT
-        ratio = likelihood_ratio(n1, s1, n2, s2) / blocks.newest_dispersion(state, self.dispersion)
-        statistic = np.where(ratio > 0, ratio + np.log(n2 / LAGS[0]), 0.0)
-        best = int(np.argmax(statistic))
+        scatter = self.excess * blocks.newest_dispersion(state, self.dispersion)
+        evidence = statistic(n1, s1, n2, s2, dispersion=scatter, degrees=self.degrees)
+        evidence = np.where(evidence > 0, evidence + np.log(n2 / LAGS[0]), 0.0)
+        evidence = np.minimum(evidence, np.nextafter(self.threshold, 0.0))  # looked at when φ was another: not found
+        best = int(np.argmax(evidence))
         rise = float(s2[best] / n2[best] - s1[best] / n1[best])
-        return Score("glr", float(statistic[best]), None, rise, int(n1[best]), int(n2[best]))
-
-
-def likelihood_ratio(n1: Floats, s1: Floats, n2: Floats, s2: Floats) -> Floats:
-    """G of two Bernoulli samples with sums s1 of n1 and s2 of n2 rows; 0 where the second mean is not the larger."""
-    ratio = _likelihood(n1, s1) + _likelihood(n2, s2) - _likelihood(n1 + n2, s1 + s2)
-    return np.where(s2 * n1 > s1 * n2, np.maximum(ratio, 0.0), 0.0)
-
-
-def least_sums(n1: float, s1: float, least: Floats) -> Ints:
-    """(levels, lags): the sums, in units, below which a window's χ² against s1 of n1 rows is under `least`.
-
-    χ² reaches L where (x n₁ − s₁ n₂)² n ≥ L s (n − s) n₁ n₂ for the sum x of n₂ rows, n = n₁ + n₂, s = s₁ + x: from the
-    larger root of a square in x on. It is never below the likelihood ratio.
-    """
-    n2 = (LAGS * BLOCKS).astype(np.float64)
-    n, k = n1 + n2, least * n1 * n2
-    a, b = n * n1**2 + k, -2 * n * n1 * n2 * s1 - k * (n - 2 * s1)
-    c = n * (s1 * n2) ** 2 - k * s1 * (n - s1)
-    root = (-b + np.sqrt(np.maximum(b * b - 4 * a * c, 0.0))) / (2 * a)
-    return np.asarray(np.floor(root * (1 - 1e-9) * UNIT).astype(np.int64) - 1)
-
-
-def _likelihood(n: Floats, s: Floats) -> Floats:
-    """Largest log likelihood of s ones among n: s log(s / n) + (n − s) log(1 − s / n)."""
-    inside = (s > 0) & (s < n)
-    p = np.where(inside, s, 0.5 * n) / n
-    return np.where(inside, s * np.log(p) + (n - s) * np.log1p(-p), 0.0)
+        return Score("glr", float(evidence[best]), None, rise, int(n1[best]), int(n2[best]))
 
 
 def _windows(state: Memory, sums: Ints) -> tuple[Ints, Ints, Ints, Ints]:

@@ -45,7 +45,7 @@ def test_what_is_left_out_has_the_documented_default(file: Path) -> None:
     assert (config.alarms.persistence, config.alarms.cooldown) == (Persistence(1, 1), 0)
     assert config.alarms.effect == {
         **dict.fromkeys(("missing", "invalid", "unseen", "chi_square"), 0.005),
-        **{"ks": 0.02, "mmd": 0.02, "correlation": 0.05, "glr": 0.02},
+        **{"ks": 0.02, "location": 0.05, "mmd": 0.02, "correlation": 0.05, "glr": 0.05},
     }
     assert [sink.kind for sink in config.sinks] == ["log"]
     assert config.state.path == Path("/var/lib/driftwatch/state.db")

@@ -17,7 +17,7 @@ from driftwatch.loss_watch import MOST_STREAMS, Followed, LossWatch, Watched
 from driftwatch.monitor import undetermined
 from driftwatch.records import Judgement, Losses, Stream, Window
 
-BASELINE = LossBaseline(0.1, 5000, 1.0, np.empty(0))
+BASELINE = LossBaseline(0.1, 0.3, 5000, 1.0, 1.0, np.inf, np.empty(0))
 RATE = 1 / 1000  # false alarms a window
 CALM = Judgement((), (), None, 8.0, 6.0)
 
@@ -92,7 +92,7 @@ def test_a_rise_is_dated_to_its_row_in_an_earlier_window() -> None:
         f"with labelled row {row} of 1970-01-01T00:50:00Z to 1970-01-01T01:06:40Z, at 1970-01-01T00:5" in rise.sentence
     )
     assert (score.feature, score.detector) == ("loss", "glr")
-    assert score.effect == pytest.approx(0.25, abs=0.1)
+    assert score.effect == pytest.approx(0.25 / 0.3, abs=0.3)
     assert score.p_value is not None
     assert score.p_value < RATE
     kind = said[first].kind

@@ -37,14 +37,32 @@ def ratio(n1: float, s1: float, n2: float, s2: float) -> float:
     return likelihood(n1, s1) + likelihood(n2, s2) - likelihood(n1 + n2, s1 + s2)
 
 
+def plain_chain(x: float, p: float, r: float) -> float:
+    """The rate of a share x of ones in a Markov chain, over all numbers of changes between ones and zeros."""
+    rise, stay = p * (1 - r), p + r * (1 - p)
+    u = np.linspace(0, min(x, 1 - x), 2_001)[1:-1] if 0 < x < 1 else np.zeros(1)
+    parts = [(x - u, x * stay), (u, x * (1 - stay)), (u, (1 - x) * rise), (1 - x - u, (1 - x) * (1 - rise))]
+    return float(sum(a * np.log(a / b) if b and a.all() else 0 * a for a, b in parts).min())
+
+
+def plain_statistic(glr: GLR, n1: float, s1: float, n2: float, s2: float, dispersion: float) -> float:
+    found, p = ratio(n1, s1, n2, s2) / dispersion, (s1 + s2) / (n1 + n2)
+    if dispersion > 1 and found > 0:
+        r = (dispersion - 1) / (dispersion + 1)
+        found = min(found, n1 * plain_chain(s1 / n1, p, r) + n2 * plain_chain(s2 / n2, p, r))
+    return found if math.isinf(glr.degrees) else glr.degrees / 2 * math.log(1 + 2 * found / glr.degrees)
+
+
 def plain_dispersion(losses: Sequence[float], prior: float) -> float:
     n, p = len(losses), sum(losses) / len(losses)
     largest = LEAST_DISPERSION
     for rows, weight in ((8, 64), (64, 16)):
         sums = [sum(losses[i : i + rows]) for i in range(0, n - rows + 1, rows)]
         squares = sum((b - a) ** 2 for a, b in pairwise(sums)) / (2 * rows)
-        seen = squares / max(p * (1 - p), 1e-12)
-        largest = max(largest, (weight * prior + seen) / (weight + max(len(sums) - 1, 0)))
+        variance = max(p * (1 - p), 1e-12)
+        trust = 2 * rows * variance / (1 + 2 * rows * variance)
+        seen = trust * squares / variance
+        largest = max(largest, (weight * prior + seen) / (weight + trust * max(len(sums) - 1, 0)))
     return largest
 
 
@@ -52,7 +70,7 @@ def plain_first(glr: GLR, losses: Sequence[float]) -> int | None:
     """The row of the first change, by a loop over rows and windows."""
     known = glr.baseline
     for n in range(1, len(losses) + 1):
-        dispersion = plain_dispersion(losses[:n], glr.dispersion)
+        dispersion = glr.excess * plain_dispersion(losses[:n], glr.dispersion)
         for level in range(10):
             for lag in (8, 10, 12, 14):
                 rows = lag * 2**level
@@ -60,19 +78,24 @@ def plain_first(glr: GLR, losses: Sequence[float]) -> int | None:
                 if n % 2**level or before < (0 if known else glr.warm_up):
                     continue
                 n1, s1 = (known.n, known.n * known.mean) if known else (before, sum(losses[:before]))
-                if ratio(n1, s1, rows, sum(losses[before:n])) >= dispersion * (glr.threshold - math.log(rows / 8)):
+                s2, least = sum(losses[before:n]), glr.threshold - math.log(rows / 8)
+                if ratio(n1, s1, rows, s2) / dispersion < least:
+                    continue
+                if plain_statistic(glr, n1, s1, rows, s2, dispersion) >= least:
                     return n - 1
     return None
 
 
+@pytest.mark.parametrize(("excess", "degrees"), [(1.0, math.inf), (1.5, 40.0)])
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_first_change_is_that_of_a_plain_double_loop(seed: int, known: bool) -> None:
+def test_the_first_change_is_that_of_a_plain_double_loop(seed: int, known: bool, excess: float, degrees: float) -> None:
     rng = np.random.default_rng(seed)
     losses = errors(rng, (int(rng.integers(0, 350)), 0.1), (300, float(rng.choice([0.1, 0.25, 0.6]))))
     if seed == 3:
         losses *= rng.random(len(losses))
-    glr = GLR(rows_per_false_alarm=3000, baseline=Baseline(0.1, 400) if known else None, dispersion=1.2)
+    baseline = Baseline(0.1, 400) if known else None
+    glr = GLR(rows_per_false_alarm=3000, baseline=baseline, dispersion=1.2, excess=excess, degrees=degrees)
     changes = found(glr, losses, batch=97)
     assert (changes[0].row if changes else None) == plain_first(glr, losses.tolist())
 
@@ -224,6 +247,8 @@ def test_errors_that_alternate_are_told_from_errors_that_do_not() -> None:
     [
         (lambda: GLR(rows_per_false_alarm=10), "`rows_per_false_alarm` must lie in"),
         (lambda: GLR(dispersion=0), "`dispersion` must be above 0"),
+        (lambda: GLR(excess=0.9), "`excess` must be at least 1"),
+        (lambda: GLR(degrees=0), "`degrees` above 0"),
         (lambda: GLR(warm_up=0), "`warm_up` must be at least 1"),
         (lambda: Baseline(1.5, 10), "`mean` must lie in"),
         (lambda: GLR().update(GLR().init(), np.array([0.5, 1.5])), "`values` must lie in .* got 1.5"),

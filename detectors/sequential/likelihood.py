@@ -1,0 +1,74 @@
+"""How far the mean of newer losses lies over that before, on the scale of a log likelihood ratio."""
+
+import numpy as np
+
+from detectors.sequential.blocks import BLOCKS, UNIT, Ints
+from detectors.sequential.change import Floats
+from detectors.sequential.threshold import LAGS
+
+LEAST = 1e-300
+
+
+def statistic(n1: Floats, s1: Floats, n2: Floats, s2: Floats, *, dispersion: Floats, degrees: float) -> Floats:
+    """The evidence that the mean rose, from sums s1 of n1 rows and s2 of n2; 0 where the second is not the larger.
+
+    The ratio G of independent errors, divided by the losses' `dispersion` φ: at most the same of a Markov chain of
+    errors with that dispersion, whose runs give short windows a longer tail than φ says. `degrees` ν: of what is known
+    of φ; G becomes ν/2 · log(1 + 2G/ν), which is a t statistic's in place of a normal one's.
+    """
+    ratio = likelihood_ratio(n1, s1, n2, s2) / dispersion
+    p = np.clip((s1 + s2) / (n1 + n2), LEAST, 1.0)
+    correlation = np.maximum((dispersion - 1) / (dispersion + 1), 0.0)
+    rates = chain_rate(np.stack([s1 / n1, s2 / n2]), p, correlation)
+    chain = n1 * rates[0] + n2 * rates[1]
+    ratio = np.where(correlation > 0, np.minimum(ratio, np.maximum(chain, 0.0)), ratio)
+    return ratio if np.isinf(degrees) else degrees / 2 * np.log1p(2 * ratio / degrees)
+
+
+def likelihood_ratio(n1: Floats, s1: Floats, n2: Floats, s2: Floats) -> Floats:
+    """G of two Bernoulli samples with sums s1 of n1 and s2 of n2 rows; 0 where the second mean is not the larger."""
+    ratio = _likelihood(n1, s1) + _likelihood(n2, s2) - _likelihood(n1 + n2, s1 + s2)
+    return np.where(s2 * n1 > s1 * n2, np.maximum(ratio, 0.0), 0.0)
+
+
+def chain_rate(x: Floats, p: Floats, correlation: Floats) -> Floats:
+    """Rate at which the probability falls, a row, that a Markov chain of zeros and ones has a share x of ones.
+
+    `p`: its share in the long run; `correlation` of neighbours, in [0, 1): its dispersion is (1 + r) / (1 − r). With
+    0 it is KL(x ‖ p). Of the chains of pairs with a share x the nearest has as many changes u from 1 to 0 as from 0 to
+    1, u² / ((x − u)(1 − x − u)) = κ; its relative entropy is the rate.
+
+    References: Dembo & Zeitouni (1998), Large deviations techniques and applications, section 3.1.
+    """
+    rise = p * (1 - correlation)  # probability of a one after a zero
+    stay = p + correlation * (1 - p)  # and after a one
+    kappa, t = rise * (1 - stay) / np.maximum(stay * (1 - rise), LEAST), x * (1 - x)
+    u = 2 * kappa * t / np.maximum(kappa + np.sqrt(kappa**2 + 4 * (1 - kappa) * kappa * t), LEAST)
+    ones = _entropy(x - u, x * stay) + _entropy(u, x * (1 - stay))
+    return np.asarray(ones + _entropy(u, (1 - x) * rise) + _entropy(1 - x - u, (1 - x) * (1 - rise)))
+
+
+def least_sums(n1: float, s1: float, least: Floats) -> Ints:
+    """(levels, lags): the sums, in units, below which a window's χ² against s1 of n1 rows is under `least`.
+
+    χ² reaches L where (x n₁ − s₁ n₂)² n ≥ L s (n − s) n₁ n₂ for the sum x of n₂ rows, n = n₁ + n₂, s = s₁ + x: from the
+    larger root of a square in x on. It is never below the likelihood ratio.
+    """
+    n2 = (LAGS * BLOCKS).astype(np.float64)
+    n, k = n1 + n2, least * n1 * n2
+    a, b = n * n1**2 + k, -2 * n * n1 * n2 * s1 - k * (n - 2 * s1)
+    c = n * (s1 * n2) ** 2 - k * s1 * (n - s1)
+    root = (-b + np.sqrt(np.maximum(b * b - 4 * a * c, 0.0))) / (2 * a)
+    return np.asarray(np.floor(root * (1 - 1e-9) * UNIT).astype(np.int64) - 1)
+
+
+def _entropy(part: Floats, of: Floats) -> Floats:
+    """part · log(part / of), 0 where there is no part."""
+    return np.where(part > 0, part * np.log(np.maximum(part, LEAST) / np.maximum(of, LEAST)), 0.0)
+
+
+def _likelihood(n: Floats, s: Floats) -> Floats:
+    """Largest log likelihood of s ones among n: s log(s / n) + (n − s) log(1 − s / n)."""
+    inside = (s > 0) & (s < n)
+    p = np.where(inside, s, 0.5 * n) / n
+    return np.where(inside, s * np.log(p) + (n - s) * np.log1p(-p), 0.0)
