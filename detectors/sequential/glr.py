@@ -85,7 +85,7 @@ class GLR:
     >>> glr = GLR()
     >>> state, answer = glr.update(glr.init(), losses)
     >>> [(change.row, change.began_row) for change in answer.changes]
-    [(2087, 1992)]
+    [(2095, 1992)]
 
     See also: `river_detectors.ADWIN`, which also finds falls, without a budget.
     """
