@@ -1,14 +1,14 @@
 """What late labels cost: a replay with them beside one without them, and a sidecar that holds as many as it may.
 
 `python -m benchmarks.labels [cost | memory]` prints tables. Costs are CPU time on one core, less that of a replay of an
-empty file, told as ratios within a round. The sidecar reads as many predictions as may wait, is killed, starts again on
-its state, and then reads labels for half of them.
+empty file. What else the machine does only ever adds to them, so the least of all rounds is told, by the least without
+labels; beside it the ratios within a round, which say how steady the machine was. The sidecar reads as many predictions
+as may wait, is killed, starts again on its state, and then reads labels for half of them.
 """
 
 import argparse
 import signal
 import sqlite3
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from benchmarks import document
 from benchmarks.speed import MB, high_water, one_core, run
 
-EVENTS, ROUNDS, REFERENCE_ROWS = 200_000, 3, 20_000
+EVENTS, ROUNDS, REFERENCE_ROWS = 200_000, 7, 20_000
 T0_S, STEP_S, WINDOW, DELAY_S = 1_700_000_000, 0.01, "100s", 600.0
 SIZES, FEW = (25, 4), 4  # features
 MAX_PENDING, PORTION = 2_000_000, 10_000
@@ -98,22 +98,20 @@ def write_streams(folder: Path, kinds: Mapping[str, str], n: int) -> None:
         file.writelines(both[i] for i in np.argsort(np.concatenate([times, known]), kind="stable").tolist())
 
 
-def ratios(folder: Path, rounds: int, bar: "tqdm[None]") -> dict[str, list[float]]:
-    """Of each way that labels come, what a replay costs by that of one without labels, each round."""
+def costs(folder: Path, rounds: int, bar: "tqdm[None]") -> dict[str, np.ndarray]:
+    """CPU seconds of a replay of each way that labels come, (rounds,), less those of the start."""
     (folder / "empty.jsonl").write_bytes(b"")
     ways = {"start": ["empty.jsonl"], "without": ["without.jsonl"], "beside": ["beside.jsonl"]}
     ways |= {"apart": ["without.jsonl", "labels.jsonl"], "merged": ["merged.jsonl"]}
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    found: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
-        costs = {}
         for way, names in ways.items():
             config = folder / ("with.yaml" if way in WAYS else "without.yaml")
             paths = [str(folder / name) for name in names]
-            costs[way] = driftwatch("replay", *paths, "-c", str(config), "--json", folder=folder)
+            found[way].append(driftwatch("replay", *paths, "-c", str(config), "--json", folder=folder))
             bar.update()
-        for way in WAYS:
-            found[way].append((costs[way] - costs["start"]) / (costs["without"] - costs["start"]))
-    return found
+    start = min(found.pop("start"))
+    return {way: np.array(seconds) - start for way, seconds in found.items()}
 
 
 def prediction_lines(kinds: Mapping[str, str], n: int) -> Iterator[bytes]:
@@ -198,10 +196,13 @@ def measure_cost(folder: Path, rounds: int) -> list[list[str]]:
             here.mkdir(exist_ok=True)
             configure(here, features(n))
             write_streams(here, features(n), EVENTS)
-            for way, found in ratios(here, rounds, bar).items():
-                what, most = WAYS[way]
-                middle, low, high = statistics.median(found), min(found), max(found)
-                rows.append([f"{n} features, {what}", f"{middle:.2f}", f"{low:.2f} – {high:.2f}", f"{most:.1f}"])
+            found = costs(here, rounds, bar)
+            without = found.pop("without")
+            for way, seconds in found.items():
+                (what, most), each = WAYS[way], seconds / without
+                least, middle = seconds.min() / without.min(), f"{np.median(each):.2f}"
+                steady = f"{middle} ({each.min():.2f} – {each.max():.2f})"
+                rows.append([f"{n} features, {what}", f"{least:.2f}", steady, f"{most:.1f}"])
     return rows
 
 
@@ -213,7 +214,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if options.what != "memory":
-            head = ["labels", "times the replay without labels", "least – most", "bar"]
+            head = ["labels", "times the replay without labels", "median of rounds (least – most)", "bar"]
             print(document.table(head, measure_cost(Path(name), options.rounds)))
     with tempfile.TemporaryDirectory() as name:
         if options.what != "cost":
