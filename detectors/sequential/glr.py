@@ -48,8 +48,8 @@ class GLR:
     rows. The change is dated to the boundary at which the likelihood is largest.
 
     It is blind to falls, to changes that keep the mean loss, and to rises too small or too slow for 7,168 rows. Losses
-    that depend on others more than about 30 rows away need an `excess`, which a reference shows, or raise more false
-    alarms than the budget allows.
+    that depend on others more than about 30 rows away need an `excess`, and those whose calm and bad times alternate a
+    `skewness`, which a reference shows, or raise more false alarms than the budget allows.
 
     With a `baseline` the mean before is the reference's and not learned anew after a change: as long as the loss stays
     high the change is found again and again.
