@@ -73,7 +73,8 @@ class LossBaseline:
 def skewness_beyond_errors(losses: np.ndarray, block: int, dispersion: float) -> float:
     """By how much sums of l losses are more skewed than those of errors with that dispersion, × √l; at least 0.
 
-    From the third moment of all circular sums of `block` rows: moving blocks hold the dependence of the rows in them.
+    From the third moment of all circular sums of `block` rows, as moving blocks hold the dependence of the rows in
+    them, and one standard error more, that of as many independent sums as blocks fit: too small a value costs more.
 
     References: Künsch (1989), The jackknife and the bootstrap for general stationary observations, Annals of
     Statistics 17.
@@ -82,8 +83,8 @@ def skewness_beyond_errors(losses: np.ndarray, block: int, dispersion: float) ->
     off = losses - mean
     sums = circular_sums(off[:, None], block)[:, 0].astype(np.float64)
     third = float((sums**3).mean()) / block
-    found = third / (mean * (1 - mean) * dispersion) ** 1.5
-    return max(found - chain_skewness(mean, dispersion), 0.0)
+    found = third / (mean * (1 - mean) * dispersion) ** 1.5 + block * np.sqrt(6 / len(losses))
+    return max(float(found) - chain_skewness(mean, dispersion), 0.0)
 
 
 def brought(cuts: np.ndarray, losses: np.ndarray) -> np.ndarray:
