@@ -41,7 +41,6 @@ BUDGET, WITHIN = "1 per 3d", 1_000
 DELAY_S = 600.0  # of a label, on average
 NULL_RATE, NULL_WINDOWS, REFERENCES = 1 / 2_000, 2_000, 40
 NULL_REFERENCES = REFERENCE - LEARNED, 40_000
-BURST = 30  # rows
 T0 = 1_700_000_100  # a window's edge
 
 
@@ -220,9 +219,10 @@ def false_alarms() -> str:
 def rises(draw: Callable[[int, np.random.Generator], np.ndarray], n_reference: int, seed: int) -> int:
     """How many are found after one reference."""
     rng = np.random.default_rng(seed)
-    baseline = LossBaseline.of("probability", draw(n_reference, rng))
+    reference = draw(n_reference, rng)
+    baseline = LossBaseline.of("probability" if reference.max() <= 1 else "numeric", reference)
     glr = glr_of(WINDOW / NULL_RATE, baseline)
-    _, answer = glr.update(glr.init(), draw(WINDOW * NULL_WINDOWS, rng))
+    _, answer = glr.update(glr.init(), baseline.scaled(draw(WINDOW * NULL_WINDOWS, rng)))
     return len(answer.changes)
 
 
@@ -253,12 +253,12 @@ def alike(n: int, rate: float, phi: float, rng: np.random.Generator) -> np.ndarr
     return (normal(n, phi, rng) > ndtri(1 - rate)).astype(np.float64)
 
 
-def bursts(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Errors at 5 %, and at 50 % in a tenth of the rows, which come BURST at a time on average."""
-    n_spells = 4 * n // (BURST * 10) + 10
-    lengths = np.stack([rng.geometric(1 / (9 * BURST), n_spells), rng.geometric(1 / BURST, n_spells)], axis=1)
+def bursts(n: int, burst: int, rng: np.random.Generator) -> np.ndarray:
+    """Errors at 5 %, and at 50 % in a tenth of the rows, which come `burst` at a time on average."""
+    n_spells = 4 * n // (burst * 10) + 10
+    lengths = np.stack([rng.geometric(1 / (9 * burst), n_spells), rng.geometric(1 / burst, n_spells)], axis=1)
     rates = np.repeat(np.tile([0.05, 0.5], n_spells), lengths.ravel())
-    first = int(rng.integers(0, 10 * BURST))
+    first = int(rng.integers(0, 10 * burst))
     return (rng.random(n) < rates[first : first + n]).astype(np.float64)
 
 
@@ -272,7 +272,10 @@ NULLS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "errors at 2 %, neighbours alike": lambda n, rng: alike(n, 0.02, 0.8, rng),
     "errors at 10 %, long runs": lambda n, rng: alike(n, 0.1, 0.95, rng),
     "Brier losses, neighbours alike": lambda n, rng: ndtr(normal(n, 0.9, rng)) ** 2,
-    f"errors in bursts of {BURST}": bursts,
+    "errors in bursts of 30": lambda n, rng: bursts(n, 30, rng),
+    "errors in bursts of 200": lambda n, rng: bursts(n, 200, rng),
+    "numbers, neighbours slightly alike": lambda n, rng: np.abs(normal(n, 0.5, rng)),
+    "numbers, neighbours alike": lambda n, rng: np.abs(normal(n, 0.9, rng)),
 }
 
 INTRODUCTION = f"""\
@@ -296,7 +299,8 @@ NULL = f"""\
 alarm in {1 / NULL_RATE:,.0f} windows for the losses row by row: what their tenth of the budget allows. The table tells
 what was found ÷ that, ± the standard error over references, at least that of a Poisson count. Neighbours are alike
 where a normal AR(1) (φ = .8, in long runs .95, of Brier losses .9) is over its quantile; in bursts half of the rows are
-wrong, one of 20 otherwise.
+wrong, one of 20 otherwise, and a reference of 4,000 rows may hold no burst of 200; the loss of a number is its distance
+from an AR(1)'s mean (φ = .5 and .9), as a rank.
 [How they are judged](decisions/0018-errors-that-are-alike-as-a-markov-chain.md)."""
 
 

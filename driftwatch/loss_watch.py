@@ -135,6 +135,7 @@ def glr_of(rows_per_false_alarm: float, baseline: LossBaseline) -> GLR:
         Baseline(baseline.mean, baseline.n),
         dispersion=baseline.dispersion,
         excess=baseline.excess,
+        skewness=baseline.skewness,
         degrees=baseline.degrees,
     )
 

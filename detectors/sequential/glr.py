@@ -48,8 +48,8 @@ class GLR:
     rows. The change is dated to the boundary at which the likelihood is largest.
 
     It is blind to falls, to changes that keep the mean loss, and to rises too small or too slow for 7,168 rows. Losses
-    that depend on others more than about 30 rows away need an `excess`, which a reference shows, or raise more false
-    alarms than the budget allows.
+    that depend on others more than about 30 rows away need an `excess`, and those whose calm and bad times alternate a
+    `skewness`, which a reference shows, or raise more false alarms than the budget allows.
 
     With a `baseline` the mean before is the reference's and not learned anew after a change: as long as the loss stays
     high the change is found again and again.
@@ -67,6 +67,9 @@ class GLR:
     excess
         By how much φ is larger than blocks of up to 64 rows show it, at least 1: where a reference says that losses
         depend on others farther away. Raising it makes all less significant.
+    skewness
+        By how much sums of l rows are more skewed than those of errors, × √l, at least 0: where a reference says so.
+        Raising it makes short windows less significant.
     degrees
         Degrees of freedom of what is known of φ: lower ones make large statistics less significant, as in a t test.
     warm_up
@@ -94,6 +97,7 @@ class GLR:
     baseline: Baseline | None = None
     dispersion: float = 1.0
     excess: float = 1.0
+    skewness: float = 0.0
     degrees: float = inf
     warm_up: int = 30
     _thresholds: Floats = field(init=False, repr=False, compare=False)
@@ -104,9 +108,10 @@ class GLR:
             raise ValueError(
                 f"`dispersion` must be above 0; got {self.dispersion!r}. Pass `blocks.dispersion_of` of the reference."
             )
-        if not (self.excess >= 1 and self.degrees > 0):
+        if not (self.excess >= 1 and self.skewness >= 0 and self.degrees > 0):
+            got = f"{self.excess!r}, {self.skewness!r} and {self.degrees!r}"
             raise ValueError(
-                f"`excess` must be at least 1 and `degrees` above 0; got {self.excess!r} and {self.degrees!r}. "
+                f"`excess` must be at least 1, `skewness` at least 0 and `degrees` above 0; got {got}. "
                 "Pass those of `LossBaseline.of` the reference."
             )
         if self.warm_up < 1:
@@ -187,7 +192,9 @@ class GLR:
         m, i, rows = m[usable], i[usable], rows[usable]
         before, n2, s2 = starts[m, i], rows.astype(np.float64), (ends[i] - starts[m, i]) / UNIT
         n1, s1 = self._before(counts[i] - rows, before)
-        evidence = statistic(n1, s1, n2, s2, dispersion=scatter[counts[i] - state.n - 1], degrees=self.degrees)
+        evidence = statistic(
+            n1, s1, n2, s2, dispersion=scatter[counts[i] - state.n - 1], skewness=self.skewness, degrees=self.degrees
+        )
         reached = evidence >= self._thresholds[levels[i], m]
         if not reached.any():
             return None
@@ -234,7 +241,7 @@ class GLR:
         n1, s1 = self._before(n_since[usable], starts[usable])
         n2, s2 = (LAGS * BLOCKS)[usable].astype(np.float64), (ends - starts)[usable] / UNIT
         scatter = self.excess * blocks.newest_dispersion(state, self.dispersion)
-        evidence = statistic(n1, s1, n2, s2, dispersion=scatter, degrees=self.degrees)
+        evidence = statistic(n1, s1, n2, s2, dispersion=scatter, skewness=self.skewness, degrees=self.degrees)
         evidence = np.where(evidence > 0, evidence + np.log(n2 / LAGS[0]), 0.0)
         evidence = np.minimum(evidence, np.nextafter(self.threshold, 0.0))  # looked at when φ was another: not found
         best = int(np.argmax(evidence))

@@ -17,7 +17,7 @@ from driftwatch.loss_watch import MOST_STREAMS, Followed, LossWatch, Watched
 from driftwatch.monitor import undetermined
 from driftwatch.records import Judgement, Losses, Stream, Window
 
-BASELINE = LossBaseline(0.1, 0.3, 5000, 1.0, 1.0, np.inf, np.empty(0))
+BASELINE = LossBaseline(0.1, 0.3, 5000, 1.0, 1.0, 0.0, np.inf, np.empty(0))
 RATE = 1 / 1000  # false alarms a window
 CALM = Judgement((), (), None, 8.0, 6.0)
 

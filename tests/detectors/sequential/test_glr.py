@@ -50,6 +50,10 @@ def plain_statistic(glr: GLR, n1: float, s1: float, n2: float, s2: float, disper
     if dispersion > 1 and found > 0:
         r = (dispersion - 1) / (dispersion + 1)
         found = min(found, n1 * plain_chain(s1 / n1, p, r) + n2 * plain_chain(s2 / n2, p, r))
+    gamma = glr.skewness * max(n2**-2 - n1**-2, 0) / (1 / n1 + 1 / n2) ** 1.5
+    if gamma * found > 0:
+        y = math.sqrt(2 * found) * gamma / 2
+        found = 4 / gamma**2 * (y - math.log(1 + y))
     return found if math.isinf(glr.degrees) else glr.degrees / 2 * math.log(1 + 2 * found / glr.degrees)
 
 
@@ -86,16 +90,19 @@ def plain_first(glr: GLR, losses: Sequence[float]) -> int | None:
     return None
 
 
-@pytest.mark.parametrize(("excess", "degrees"), [(1.0, math.inf), (1.5, 40.0)])
+@pytest.mark.parametrize(("excess", "skewness", "degrees"), [(1.0, 0.0, math.inf), (1.5, 0.0, 40.0), (1.2, 2.0, 90.0)])
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_first_change_is_that_of_a_plain_double_loop(seed: int, known: bool, excess: float, degrees: float) -> None:
+def test_the_first_change_is_that_of_a_plain_double_loop(
+    seed: int, known: bool, excess: float, skewness: float, degrees: float
+) -> None:
     rng = np.random.default_rng(seed)
     losses = errors(rng, (int(rng.integers(0, 350)), 0.1), (300, float(rng.choice([0.1, 0.25, 0.6]))))
     if seed == 3:
         losses *= rng.random(len(losses))
     baseline = Baseline(0.1, 400) if known else None
-    glr = GLR(rows_per_false_alarm=3000, baseline=baseline, dispersion=1.2, excess=excess, degrees=degrees)
+    scatter = {"dispersion": 1.2, "excess": excess, "skewness": skewness, "degrees": degrees}
+    glr = GLR(rows_per_false_alarm=3000, baseline=baseline, **scatter)
     changes = found(glr, losses, batch=97)
     assert (changes[0].row if changes else None) == plain_first(glr, losses.tolist())
 
@@ -248,6 +255,7 @@ def test_errors_that_alternate_are_told_from_errors_that_do_not() -> None:
         (lambda: GLR(rows_per_false_alarm=10), "`rows_per_false_alarm` must lie in"),
         (lambda: GLR(dispersion=0), "`dispersion` must be above 0"),
         (lambda: GLR(excess=0.9), "`excess` must be at least 1"),
+        (lambda: GLR(skewness=-1), "`skewness` at least 0"),
         (lambda: GLR(degrees=0), "`degrees` above 0"),
         (lambda: GLR(warm_up=0), "`warm_up` must be at least 1"),
         (lambda: Baseline(1.5, 10), "`mean` must lie in"),

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm, t
+from scipy.stats import gamma, norm, t
 
-from detectors.sequential.likelihood import chain_rate, likelihood_ratio, statistic
+from detectors.sequential.likelihood import chain_rate, chain_skewness, likelihood_ratio, skewed, statistic
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.1, 0.6, 0.95])
@@ -22,6 +22,24 @@ def test_the_rate_is_the_transform_of_the_largest_eigenvalue(x: float, p: float,
     best = -minimize_scalar(negative, bounds=(-30, 30), method="bounded", options={"xatol": 1e-10}).fun
     found = float(chain_rate(np.array(x), np.array(p), np.array(correlation)))
     assert found == pytest.approx(best, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.8])
+def test_a_chains_skewness_is_the_third_derivative_of_its_largest_eigenvalue(p: float, correlation: float) -> None:
+    rise, stay = p * (1 - correlation), p + correlation * (1 - p)
+    step = 0.02 * (1 - correlation)
+
+    def grown(theta: float) -> float:
+        tilted = np.array([[1 - rise, rise * math.exp(theta)], [1 - stay, stay * math.exp(theta)]])
+        return math.log(max(np.linalg.eigvals(tilted).real))
+
+    above, below = grown(2 * step) - 2 * grown(step), grown(-2 * step) - 2 * grown(-step)
+    variance = (grown(step) + grown(-step)) / step**2
+    third = (above - below) / (2 * step**3)
+    dispersion = (1 + correlation) / (1 - correlation)
+    assert variance == pytest.approx(p * (1 - p) * dispersion, rel=0.01)
+    assert chain_skewness(p, dispersion) == pytest.approx(third / variance**1.5, rel=0.02)
 
 
 def test_the_shares_at_the_ends_have_the_rate_of_one_run() -> None:
@@ -57,3 +75,22 @@ def test_degrees_of_freedom_make_a_normal_tail_that_of_a_t_statistic() -> None:
     as_normal = norm.sf(math.sqrt(2 * found))
     assert as_normal == pytest.approx(t.sf(z, degrees), rel=0.35)
     assert as_normal > 100 * norm.sf(z)
+
+
+@pytest.mark.parametrize("z", [2.0, 4.0, 6.0])
+@pytest.mark.parametrize("skewness", [0.5, 3.0])
+def test_skewed_sums_have_the_tail_of_a_gamma(skewness: float, z: float) -> None:
+    n1, n2 = 4000.0, 100.0
+    of_difference = skewness * (n2**-2 - n1**-2) / (1 / n2 + 1 / n1) ** 1.5
+    k = 4 / of_difference**2
+    found = float(skewed(np.array(n1), np.array(n2), np.array(z * z / 2), skewness))
+    at = k + z * math.sqrt(k)
+    assert found == pytest.approx(at - k - k * math.log(at / k), rel=1e-9)  # the gamma's rate of large deviations
+    assert norm.sf(math.sqrt(2 * found)) == pytest.approx(gamma.sf(at, k), rel=0.35)
+
+
+def test_without_skewness_or_before_as_few_rows_as_in_the_window_nothing_changes() -> None:
+    n, ratio = np.array([50.0, 100.0]), np.array([12.0, 12.0])
+    np.testing.assert_array_equal(skewed(n, n, ratio, 3.0), ratio)
+    np.testing.assert_array_equal(skewed(n * 9, n, ratio, 0.0), ratio)
+    np.testing.assert_array_equal(skewed(n * 9, n, 0 * ratio, 3.0), 0 * ratio)
