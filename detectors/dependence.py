@@ -32,7 +32,7 @@ def flat_top(lags: np.ndarray, cut: int) -> np.ndarray:
 
 
 def autocovariance(series: np.ndarray) -> Autocovariance | None:
-    """The estimate for one series (rows,); None where the series is constant.
+    """The estimate for one series (rows,); None where it is constant, or has fewer than four rows.
 
     The bandwidth is twice the smallest lag after which five correlations in a row are insignificant; unlike the
     original, the block length is not capped at 3√N, so that a season shows as a length that no block can have.
@@ -46,7 +46,7 @@ def autocovariance(series: np.ndarray) -> Autocovariance | None:
     size = 1 << int(np.ceil(np.log2(2 * n)))
     spectrum = np.fft.rfft(centred, size)
     lags = np.fft.irfft(spectrum * spectrum.conj(), size)[: longest + 1] / n
-    if not lags[0] > 1e-12:
+    if not longest or not lags[0] > 1e-12:
         return None
     quiet = np.abs(lags[1:] / lags[0]) < 2 * np.sqrt(np.log10(n) / n)
     run = max(5, int(np.sqrt(np.log10(n))))

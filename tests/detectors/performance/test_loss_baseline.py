@@ -73,3 +73,9 @@ def test_losses_with_calm_and_bad_times_keep_the_budget() -> None:
         glr = GLR(budget, Baseline(known.mean, known.n), skewness=known.skewness, **scatter)
         n += len(glr.update(glr.init(), known.scaled(distances(rows, rng)))[1].changes)
     assert n <= poisson.isf(1e-3, 12)  # without the skewness they come to about 34
+
+
+@pytest.mark.parametrize("losses", [[0.0, 1.0], [1.0, 0.0, 1.0], [1.0]])
+def test_a_handful_of_losses_says_nothing_of_their_dependence(losses: list[float]) -> None:
+    made = LossBaseline.of("binary", np.array(losses))
+    assert (made.mean, made.n, made.excess) == (np.mean(losses), len(losses), 1.0)
