@@ -11,6 +11,7 @@ from math import inf, nextafter
 import msgspec
 import numpy as np
 
+from detectors.performance.kind import Kind
 from detectors.performance.loss_baseline import LossBaseline
 from detectors.performance.outcome import LOSS
 from detectors.score import Score
@@ -44,6 +45,7 @@ class Going(msgspec.Struct, frozen=True, array_like=True):
     effect: float  # rise of the mean, in the reference's standard deviations
     sentence: str
     began_s: float | None  # event time of its first row
+    kind: Kind  # as the window in which it was found says, or a later one that drifts by its own terms
 
 
 class Followed(msgspec.Struct, frozen=True, array_like=True):
@@ -84,10 +86,13 @@ class LossWatch:
         windows = (*before.windows, Told(before.n_rows, window.start_s, window.end_s))
         n_rows = before.n_rows + len(losses)
         if answer.changes:
-            going = going or _going(answer.changes[0], windows, baseline)
+            going = going or _going(answer.changes[0], windows, baseline, self.monitor.kind(window, rose=True))
             going = msgspec.structs.replace(going, until_row=answer.changes[-1].row + 1 + AGAIN * going.n_rows)
         elif going is not None and n_rows > going.until_row:
             going = None
+        if going is not None and judgement.kind is not None:
+            # Only a window that drifts by itself tells the kind again: another one may well be after the rise.
+            going = msgspec.structs.replace(going, kind=self.monitor.kind(window, rose=True))
         after = Followed(n_rows, glr.to_bytes(memory), _kept(windows, memory.rows), going)
         others = {k: one for k, one in watched.items() if k != key}
         while len(others) >= MOST_STREAMS:
@@ -113,7 +118,7 @@ class LossWatch:
         term, kind = min(limit + over, limit), judgement.kind
         if going is not None:
             term = max(limit + over, nextafter(limit, inf))
-            kind = self.monitor.kind(window, rose=True)
+            kind = going.kind
         return replace(
             judgement, scores=(*judgement.scores, score), terms=(*judgement.terms, term), kind=kind, reason=None
         )
@@ -140,7 +145,7 @@ def glr_of(rows_per_false_alarm: float, baseline: LossBaseline) -> GLR:
     )
 
 
-def _going(change: Change, windows: tuple[Told, ...], baseline: LossBaseline) -> Going:
+def _going(change: Change, windows: tuple[Told, ...], baseline: LossBaseline, kind: Kind) -> Going:
     """A change that was found."""
     return Going(
         until_row=change.row + 1,
@@ -149,6 +154,7 @@ def _going(change: Change, windows: tuple[Told, ...], baseline: LossBaseline) ->
         effect=((change.after or 0.0) - (change.before or 0.0)) / baseline.sd,
         sentence=_sentence(change, windows, baseline),
         began_s=None if change.began_time_s is None else round(change.began_time_s, 3),
+        kind=kind,
     )
 
 

@@ -116,6 +116,25 @@ def test_a_rise_that_windows_would_find_only_now_and_then_goes_on_without_a_gap_
     assert watched["1", "p"].going is None
 
 
+@pytest.mark.parametrize(("seed", "last"), [(0, 8), (1, 7)])
+def test_a_window_after_the_rise_does_not_say_what_kind_of_drift_it_was(seed: int, last: int) -> None:
+    class Faulty(Judges):
+        """A fault of the pipeline in windows 5 and 6; what comes after looks like a changed rule."""
+
+        def kind(self, window: Window, *, rose: bool = False) -> Kind:
+            return Kind("data_quality" if window.start_s in (5000, 6000) else "concept", (), "watch")
+
+    rng = np.random.default_rng(seed)
+    faulty: Any = Faulty()
+    watch, said = LossWatch(faulty), list[Judgement]()
+    watched: Watched = {}
+    for i in range(10):  # the rise is found once more by rows of window 6, in the first ones of window 7
+        judgement, watched = watch.follow(a_window(i, errors(rng, 203, 0.6 if i in (5, 6) else 0.1)), CALM, watched)
+        said.append(judgement)
+    assert [i for i, judgement in enumerate(said) if drifts(judgement)] == [*range(5, last + 1)]
+    assert {judgement.kind.kind for judgement in said if judgement.kind is not None} == {"data_quality"}
+
+
 def test_values_that_are_no_loss_switch_nothing_off() -> None:
     rng = np.random.default_rng(4)
     losses = errors(rng, 1200, 0.1)
