@@ -17,6 +17,7 @@ import msgspec
 
 from modelops.config import KafkaSource, Rotation
 from modelops.errors import DataError
+from modelops.results import write
 from modelops.times import rfc3339
 from modelops.topic_reader import Part, Partition, Span, TopicReader
 
@@ -149,7 +150,7 @@ class TopicLog:
                     files, size = [*files, File(lines[0][0], lines[0][1])], 0
                 n = _fitting(lines, self._rotation.max_bytes - size)
                 data = b"".join(line for _, _, line in lines[:n])
-                size += _write(folder / _name(files[-1].offset), data, "ab" if size else "wb")
+                size += _append(folder / _name(files[-1].offset), data, "ab" if size else "wb")
                 lines = lines[n:]
             gone, files = files[: -self._rotation.keep - 1], files[-self._rotation.keep - 1 :]
             place = msgspec.structs.replace(
@@ -162,7 +163,7 @@ class TopicLog:
                 tombstones=place.tombstones + tombstones,
                 torn=place.torn + torn,
             )
-            _write_whole(folder / PLACE, msgspec.json.encode(place))
+            write(folder / PLACE, msgspec.json.encode(place))
             for file in gone:
                 (folder / _name(file.offset)).unlink(missing_ok=True)
         except OSError as error:
@@ -220,18 +221,12 @@ def _cut(path: Path, size: int) -> None:
     os.truncate(path, size)
 
 
-def _write(path: Path, data: bytes, mode: Literal["ab", "wb"]) -> int:
+def _append(path: Path, data: bytes, mode: Literal["ab", "wb"]) -> int:
     with path.open(mode) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     return len(data)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    beside = path.with_suffix(".new")
-    _write(beside, data, "wb")
-    beside.replace(path)
 
 
 def _read_place(path: Path) -> Place | None:

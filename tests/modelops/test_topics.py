@@ -175,7 +175,7 @@ def test_what_was_written_and_not_noted_is_read_again(
     send(kafka_broker, topics["predictions"][0], rows.predictions(300))
     machine.files()
     send(kafka_broker, topics["predictions"][0], rows.predictions(700, first=300))
-    dies = "import os, modelops.topic_log as t; t._write_whole = lambda *_: os.kill(os.getpid(), 9)"
+    dies = "import os, modelops.topic_log as t; t.write = lambda *_: os.kill(os.getpid(), 9)"
     script = (
         f"{dies}\nfrom pathlib import Path\nfrom modelops import inputs\nfrom modelops.config import load\n"
         f"with inputs.to_train(load(Path({str(machine.config_path)!r})), 'credit', 0.0, print): pass"
