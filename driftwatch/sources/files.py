@@ -21,6 +21,7 @@ from driftwatch.sources.rotation import ReadBefore, neighbours
 from driftwatch.tables import reading
 
 BLOCK_BYTES = 1024 * 1024  # one read
+BATCH_BYTES = BLOCK_BYTES // 2  # of lines in a batch, or few more: short ones cost less the more of them go together
 HELD_BYTES = 8 * 1024 * 1024  # lines that wait for their batch to fill: bounds the memory where lines are long
 HEAD_BYTES = 64 * 1024  # how much of a first line names the shard
 KEPT_BYTES = 16 * 1024 * 1024
@@ -54,7 +55,7 @@ class JsonLinesSource:
         path: Path | Literal["-"],
         *,
         follow: bool = False,
-        batch_size: int = 2000,
+        batch_size: int = 10_000,
         sleep: Callable[[float], None] = time.sleep,
         before: ReadBefore | None = None,
         warn: Callable[[str], None] = lambda text: None,
@@ -282,7 +283,7 @@ class _Cutter:
         last = last - (view[last] == RETURN)  # at the first line's very start it is some other byte, and no brace
         if bool(np.all(view[starts] == OPEN) and np.all(view[last] == CLOSE)):
             block = memoryview(lines)
-            n_batches = -(-len(starts) // self._batch_size)
+            n_batches = max(-(-len(starts) // self._batch_size), round(len(lines) / BATCH_BYTES))
             for s, e in zip(np.array_split(starts, n_batches), np.array_split(ends, n_batches), strict=True):
                 messages = Lines(block[s[0] : e[-1]], s - s[0], e - s[0])
                 self._add(messages, np.append(s, min(e[-1] + 1, len(lines))))

@@ -1,8 +1,8 @@
 """Several files as one source, merged by event time."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from math import inf, isnan
+from math import inf, isnan, nan
 
 import msgspec
 
@@ -10,23 +10,25 @@ from driftwatch.decode import cells
 from driftwatch.protocols import Assigned, CommitMark, Event, Source
 from driftwatch.records import Frames, Schema, Shard
 
+LOOKED_AT = 8  # messages of a batch, for one that has a time
+
 
 class MergedSource:
-    """Yields what files hold, always the batch whose first event is the earliest.
+    """Yields what files hold, always the batch whose first event is the earliest; of labels, whose last one is.
 
-    What a window holds does not depend on how shards are interleaved; merged, none runs far ahead of the others.
-    `labels`: which of the sources hold labels alone. None of them may grow.
+    What a window holds does not depend on how shards are interleaved; merged, none runs far ahead of the others, and
+    few labels come before their predictions. `labels`: which of the sources hold labels alone. None of them may grow.
     """
 
     def __init__(self, sources: Sequence[Source], schema: Schema, *, labels: Set[int] = frozenset()) -> None:
         self._sources = sources
         self._labels = labels
-        self._time_of = first_time(schema)
+        self._schema = schema
         self._of_shard: dict[Shard, Source] = {}
 
     def events(self) -> Iterator[Event]:
         streams = {i: source.events() for i, source in enumerate(self._sources)}
-        waiting: dict[int, Frames] = {}
+        waiting: dict[int, tuple[float, Frames]] = {}  # each with its place in the order
         while streams:
             for i, stream in list(streams.items()):
                 while i not in waiting:
@@ -35,14 +37,23 @@ class MergedSource:
                         del streams[i]
                         break
                     if isinstance(event, Frames):
-                        waiting[i] = event
+                        waiting[i] = self._time_of(event, holds_labels=i in self._labels), event
                         break
                     if isinstance(event, Assigned):
                         self._of_shard[event.shard] = self._sources[i]
                         event = replace(event, holds_labels=i in self._labels)
                     yield event
             if waiting:
-                yield waiting.pop(min(waiting, key=lambda i: self._time_of(waiting[i])))
+                yield waiting.pop(min(waiting, key=lambda i: waiting[i][0]))[1]
+
+    def _time_of(self, frames: Frames, *, holds_labels: bool) -> float:
+        """The event time of the first message that has one, of labels the last; −inf where none looked at has."""
+        n = len(frames.messages)
+        for i in range(min(n, LOOKED_AT)):
+            time_s = event_time(frames.messages[n - 1 - i if holds_labels else i], self._schema)
+            if not isnan(time_s):
+                return time_s
+        return -inf
 
     def begin(self, shard: Shard, position: int) -> None:
         self._of_shard[shard].begin(shard, position)
@@ -59,20 +70,12 @@ class MergedSource:
             source.close()
 
 
-def first_time(schema: Schema) -> Callable[[Frames], float]:
-    """The event time of a batch's first message that has one, −inf where none of the first few has."""
-
-    def time_of(frames: Frames) -> float:
-        for i in range(min(len(frames.messages), 8)):
-            try:
-                value: object = msgspec.json.decode(frames.messages[i])
-                for key in schema.time_path:
-                    value = value[key] if isinstance(value, dict) else None
-                time_s = cells.time_s(cells.read_time(value), schema.time_unit)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
-                continue
-            if not isnan(time_s):
-                return time_s
-        return -inf
-
-    return time_of
+def event_time(message: bytes, schema: Schema) -> float:
+    """In epoch seconds, NaN where there is none."""
+    try:
+        value: object = msgspec.json.decode(message)
+        for key in schema.time_path:
+            value = value[key] if isinstance(value, dict) else None
+        return cells.time_s(cells.read_time(value), schema.time_unit)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        return nan
