@@ -248,7 +248,7 @@ class LabelBook:
                 heappush(self.due_at, self.key(boundary, number))
         self.touched.clear()
         self._earliest = FAR
-        reached = self.reached = watermark_s // self.terms.bin_s if isfinite(watermark_s) else watermark_s
+        reached = self.reached = self.bin_of(watermark_s)
         found, self.outgrown = self.outgrown, []
         while self.due_at and (self.due_at[0][0] <= reached or finish):
             boundary, *_, number = heappop(self.due_at)
@@ -261,6 +261,10 @@ class LabelBook:
                 found.append((boundary * self.terms.bin_s, window))
         self._sweep(reached)
         return found
+
+    def bin_of(self, watermark_s: float) -> float:
+        """The number of the bin that the watermark has come to."""
+        return watermark_s // self.terms.bin_s if isfinite(watermark_s) else watermark_s
 
     def key(self, boundary: int, number: int) -> tuple[int, float, str, int, int]:
         """The place of a window among those that are due at a boundary."""

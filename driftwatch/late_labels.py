@@ -11,9 +11,10 @@ from driftwatch.label_log import LabelChanges, LabelState
 from driftwatch.labels import LabelBook
 from driftwatch.outcomes import OutcomeCounter
 from driftwatch.protocols import Assigned
-from driftwatch.records import Decoded, Shard, Window
+from driftwatch.records import Decoded, Labels, Shard, Window
 from driftwatch.window import ShardState
 
+JOINED_TOGETHER = 8192  # labels at least, where nothing asks for them before: few at a time cost more each
 MOST_LOOKED_AT = 2000  # windows that wait, for provisional figures: about a week of those of five minutes
 
 
@@ -24,6 +25,7 @@ class LateLabels:
         self.book, self.clock, self._counter_of = book, clock, counter_of
         self.shards = LabelShards()
         self._only_labels: set[Shard] = set()
+        self._new: list[Labels] = []  # not joined yet
 
     def restore(self, shards: Mapping[Shard, ShardState], state: LabelState) -> None:
         """Goes on from what was stored. Raises StateError."""
@@ -62,20 +64,33 @@ class LateLabels:
         times_s = decoded.records.times_s
         if decoded.labels is not None:
             times_s = np.concatenate([times_s, decoded.labels.times_s])
-            self.book.add(decoded.labels)
+            self.book.expect()
+            self._new.append(decoded.labels)
+            if sum(map(len, self._new)) >= JOINED_TOGETHER:
+                self._join()
         self.clock.shown(shard, times_s, now_s)
         self.book.discarded["invalid"] += decoded.invalid_labels
         if shard in self._only_labels:
             self.shards.moved(shard, decoded.end, self.clock.times_s(shard))
 
+    def _join(self) -> None:
+        """Joins the labels that came since the last time."""
+        if self._new:
+            self.book.add(Labels.joined(self._new))
+            self._new.clear()
+
     def changes(self) -> tuple[dict[Shard, ShardState], LabelChanges | None]:
         """What to store since the last call: of the shards of labels, and of the labels."""
+        self._join()
         return self.shards.changes(), label_checkpoint.changes(self.book)
 
     def after(self, windows: Sequence[Window], *, finish: bool = False) -> list[Window]:
         """These windows, and those that are due for their second judgement, in the order of event time."""
+        watermark_s = self.clock.watermark_s
+        if windows or finish or self.book.bin_of(watermark_s) != self.book.reached:
+            self._join()
         self.book.register(windows)
-        due = self.book.due(self.clock.watermark_s, finish=finish)
+        due = self.book.due(watermark_s, finish=finish)
         if not due:
             return list(windows)
         latest_s = np.maximum.accumulate([w.end_s for w in windows]).tolist() if windows else []
@@ -88,6 +103,7 @@ class LateLabels:
 
         It changes nothing: the second judgement does not know of it.
         """
+        self._join()
         found: dict[str, Window] = {}
         for waiting in sorted(self.book.waiting.values(), key=lambda w: w.window.end_s, reverse=True)[:MOST_LOOKED_AT]:
             version = waiting.window.stream.version

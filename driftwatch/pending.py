@@ -3,8 +3,8 @@
 A row is the hash of an id, a value (what was predicted, or a label that waits for it), the label in one or four bytes,
 when it came, in ticks that its owner counts, and the row's own event time in seconds since its owner's base. 25 or 28
 bytes, and 6 of an open-addressing table of the rows' places: 62 MB for two million whose label is one of few classes.
-Places are given in the order of arrival; whoever a row belongs to is found by its place. Most searches in the table are
-over after a place or two; those that are not look at eight places at once.
+Places are given in the order of arrival; whoever a row belongs to is found by its place. Rows enter the table once
+somebody searches. Most searches in it are over after a place or two; those that are not look at eight places at once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,9 @@ UNLABELLED = 0  # the tick of a row that has no label yet: memory that is not wr
 FIRST_TICK, LAST_TICK = 1, 2**32 - 1
 _LEAST, _GROWTH = 1 << 16, 4  # places of the smallest table; how many times larger the next one is
 _BLOCK = 1 << 14  # rows moved or entered at a time, which bounds the memory that this takes
-_FULL = 0.75  # of a table
+_ROOMY, _FULL = 0.5, 0.75  # how much of a table is taken before a larger one is made, and of the largest
 _AHEAD = 8  # places of the table looked at together
+_FEW = 24  # rows that enter one by one
 _STEPS = np.arange(_AHEAD)
 _NO_PLACES = np.empty(0, np.intp)
 _LOW = np.uint64(0xFFFF_FFFF)
@@ -45,6 +46,8 @@ class Pending:
         self._used, self.n = 0, 0  # places given, rows that live
         self._soiled = 0  # places from here on never held a row
         self._table = np.zeros(_LEAST, np.uint32)  # place + 1, 0 = none
+        self._largest = int(capacity / _FULL) + 1  # that it may become
+        self._entered = 0  # places from here on are not in it yet
         self._has_twins = False  # whether two rows in the table may have one hash
         self._starts = np.zeros(64, np.int64)  # the first place of each run of one owner
         self._owners = np.zeros(64, np.int64)
@@ -77,13 +80,10 @@ class Pending:
             self.since_s[first:stop] = since_s
         self._own(owner, first, stop)
         self._used, self.n = stop, self.n + n
-        if self._used > _FULL * len(self._table):
-            self._enter_all()
-        else:
-            self._enter(first, stop)
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(which of the hashes, place of a row that has it), intp: every row of each."""
+        self._enter_new()
         at = self._home(hashes)
         entries = self._table.take(at)
         asked = np.flatnonzero(entries)  # a search goes on up to the first place that is free
@@ -175,8 +175,8 @@ class Pending:
         self._starts[self._n_runs], self._owners[self._n_runs] = first, owner
         self._n_runs += 1
 
-    def _blocks(self) -> Iterator[slice]:
-        return (slice(a, min(a + _BLOCK, self._used)) for a in range(0, self._used, _BLOCK))
+    def _blocks(self, first: int = 0) -> Iterator[slice]:
+        return (slice(a, min(a + _BLOCK, self._used)) for a in range(first, self._used, _BLOCK))
 
     def _compact(self) -> None:
         """Closes the gaps that rows have left."""
@@ -200,16 +200,23 @@ class Pending:
     def _enter_all(self) -> None:
         """Makes the table anew, larger where it is too full."""
         size = len(self._table)
-        while self._used > _FULL * size / 2:
-            size *= _GROWTH
-        size, self._has_twins = min(size, int(self._capacity / _FULL) + 1), False
+        while self._used > _ROOMY * size and size < self._largest:
+            size = min(size * _GROWTH, self._largest)
         if size == len(self._table):
             self._table[:] = 0
         else:
             self._table = self._table[:0].copy()  # the old one goes before the new one comes
             self._table = np.zeros(size, np.uint32)
-        for block in self._blocks():
+        self._entered, self._has_twins = 0, False
+        self._enter_new()
+
+    def _enter_new(self) -> None:
+        """Enters the rows that came since."""
+        if self._used > _ROOMY * len(self._table) and len(self._table) < self._largest:
+            self._enter_all()
+        for block in self._blocks(self._entered):
             self._enter(block.start, block.stop)
+        self._entered = self._used
 
     def _home(self, hashes: np.ndarray) -> np.ndarray:
         """Where in the table the search for a hash begins: by its low bits, which no sample chooses by."""
@@ -228,7 +235,7 @@ class Pending:
         hashes, entries = self.hashes[places], (places + 1).astype(np.uint32)
         at = self._home(hashes)
         free = self._table.take(at) == 0
-        while len(entries):
+        while len(entries) > _FEW:
             self._table[at[free]] = entries[free]  # of several at one place, one stays
             left = self._table.take(at) != entries
             at, entries, hashes = at[left], entries[left], hashes[left]
@@ -241,6 +248,15 @@ class Pending:
                 self._has_twins = bool((others == hashes[which]).any())
             free = ~taken[:, -1]
             at = slots[np.arange(len(at)), np.where(free, taken.sum(axis=1), _AHEAD - 1)]
+        for entry, hash_, place in zip(entries.tolist(), hashes, at.tolist(), strict=True):
+            self._enter_one(entry, hash_, place)
+
+    def _enter_one(self, entry: int, hash_: np.uint64, at: int) -> None:
+        table = self._table
+        while other := int(table[at]):
+            self._has_twins = self._has_twins or bool(self.hashes[other - 1] == hash_)
+            at = at + 1 if at + 1 < len(table) else 0
+        table[at] = entry
 
 
 def is_first(ticks: np.ndarray, before: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ def counted(book: Joined, waiting: Waiting, boundary: int) -> Window:
     window, ledgers = waiting.window, [book.ledgers[n] for n in waiting.ledgers if n in book.ledgers]
     table = (counter := book.counters[window.profile]).restored(waiting.kept)
     places = np.concatenate([np.empty(0, np.intp), *(known(book, ledger, boundary) for ledger in ledgers)])
-    places = places[np.argsort(book.rows.hashes[places], kind="stable")]  # sums do not depend on who came first
+    places = places[np.argsort(book.rows.hashes[places])]  # sums do not depend on who came first
     counter.count(table, *sides(book, places))
     n_labels = len(places) + sum(ledger.n_beside for ledger in ledgers)
     return replace(window, table=table, n_labels=n_labels, revision=1, ledgers=())

@@ -170,7 +170,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels of one shard that came by themselves, in its order: which prediction's, since when known, and what.
+    """Labels that came by themselves, in the order of their shard: which prediction's, since when known, and what.
 
     A number stands for itself, a class for `class_code` of its text.
     """
@@ -181,6 +181,12 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Labels]") -> "Labels":
+        """All of them, one after the other."""
+        ids = [id_ for part in parts for id_ in part.ids]
+        return cls(ids, np.concatenate([p.times_s for p in parts]), np.concatenate([p.values for p in parts]))
 
 
 def class_code(text: str) -> float:

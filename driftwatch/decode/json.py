@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import compress, islice
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -84,7 +85,7 @@ class JsonDecoder:
         if self._label is not None and (found := self._find_labels(parts)) is not None:
             alone, stated = found
             labels, n_invalid = self._labels(batch, rows[alone], stated)
-            rows, parts = rows[~alone], [tuple(compress(values, (~alone).tolist())) for values in parts]
+            rows, parts = rows[~alone], chosen(parts, ~alone)
         values = self._values(parts)
         ids, versions, truths = values[ID], values[VERSION], values[LABEL]
         arrived_s = None if frames.arrived_s is None else frames.arrived_s[rows]
@@ -93,7 +94,7 @@ class JsonDecoder:
         keep = self._keep(batch, rows, values, times_s, columns)
         if not keep.all():
             rows, times_s, columns = rows[keep], times_s[keep], columns.take(keep)
-            ids, versions, truths = (tuple(compress(column, keep)) for column in (ids, versions, truths))
+            ids, versions, truths = chosen((ids, versions, truths), keep)
         marked = np.argwhere(columns.marks) if columns.marks.any() else UNMARKED
         beside = None
         if self._label is not None and truths.count(msgspec.UNSET) < len(truths):
@@ -148,15 +149,14 @@ class JsonDecoder:
         if n:
             labelled = [value is not msgspec.UNSET for value in stated[LABEL]]
             alone[alone] = labelled
-            stated = [tuple(compress(values, labelled)) for values in stated]
+            stated = chosen(stated, np.array(labelled))
         return alone, stated
 
-    def _stated(self, parts: Sequence[Sequence[Any]], chosen: np.ndarray) -> Sequence[Sequence[Any]]:
+    def _stated(self, parts: Sequence[Sequence[Any]], some: np.ndarray) -> Sequence[Sequence[Any]]:
         """The values of the slots that are no columns in some of the events, bool (n,)."""
-        here = chosen.tolist()
         if self._places_stated is None:
-            return self._values([tuple(compress(values, here)) for values in parts])
-        return [tuple(compress(parts[at], here)) for at in self._places_stated]
+            return self._values(chosen(parts, some))
+        return chosen([parts[at] for at in self._places_stated], some)
 
     def _labels(self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]]) -> tuple[Labels, int]:
         """The labels in the messages `rows`; and how many hold a value that is none."""
@@ -167,7 +167,7 @@ class JsonDecoder:
         found, invalid = self._label(values[LABEL])
         n_invalid = int((keep & (invalid | np.isnan(found))).sum())
         keep &= ~np.isnan(found)
-        ids = _ids(tuple(compress(values[ID], keep.tolist())), bounded=batch.is_typed)
+        ids = _ids(chosen([values[ID]], keep)[0], bounded=batch.is_typed)
         return Labels(ids, times_s[keep], found[keep]), n_invalid
 
     def _read(self, frames: Frames) -> _Batch:
@@ -283,6 +283,16 @@ class JsonDecoder:
             return None
         versions = [own if v is None else cells.bounded(str(v)) for v in values]
         return None if versions.count(own) == len(versions) else versions
+
+
+def chosen(columns: Sequence[Sequence[Any]], some: np.ndarray) -> Sequence[Sequence[Any]]:
+    """Some rows of each column, bool (n,)."""
+    if some.all():
+        return columns
+    at = np.flatnonzero(some).tolist()
+    if len(at) < 2:  # an `itemgetter` of one is another thing
+        return [tuple(column[i] for i in at) for column in columns]
+    return list(map(itemgetter(*at), columns))
 
 
 def _ids(values: Sequence[Any], *, bounded: bool) -> list[str]:
