@@ -285,10 +285,10 @@ class JsonDecoder:
         return None if versions.count(own) == len(versions) else versions
 
 
-def chosen(columns: Sequence[Sequence[Any]], some: np.ndarray) -> Sequence[Sequence[Any]]:
+def chosen(columns: Sequence[Sequence[Any]], some: np.ndarray) -> list[Sequence[Any]]:
     """Some rows of each column, bool (n,)."""
     if some.all():
-        return columns
+        return list(columns)
     at = np.flatnonzero(some).tolist()
     if len(at) < 2:  # an `itemgetter` of one is another thing
         return [tuple(column[i] for i in at) for column in columns]

@@ -1,6 +1,7 @@
 """The values at a label's place → an array: numbers as they are, classes as their codes; messages that are labels."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -12,6 +13,7 @@ from driftwatch.decode.layout import ID, LABEL, MODEL, TIME, VERSION, Leaf, Node
 from driftwatch.records import Lines, Schema, class_code
 
 _NONE = (msgspec.UNSET, None)
+_SMALL_CODES = np.array([class_code(str(number)) for number in range(256)])
 
 
 def number_labels(values: Sequence[object]) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +35,12 @@ def _number(value: object) -> float:
 
 def class_labels(values: Sequence[object]) -> tuple[np.ndarray, np.ndarray]:
     """The codes of classes, float64 (n,), NaN where there is no label, and which values are no class (n,)."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        with suppress(ValueError):
+            small = np.frombuffer(bytes(cast(Sequence[int], values)), np.uint8)  # one that no byte can hold is refused
+            return _SMALL_CODES.take(small), np.zeros(len(values), bool)
     try:
-        kinds = set(map(type, values))
         together = not (bool in kinds and kinds & {int, float})  # True == 1
         codes = {value: _code(value) for value in set(values)} if together else None
     except TypeError:  # a list or an object

@@ -20,8 +20,7 @@ from driftwatch.records import Frames, Lines, Shard
 from driftwatch.sources.rotation import ReadBefore, neighbours
 from driftwatch.tables import reading
 
-BLOCK_BYTES = 1024 * 1024  # one read
-BATCH_BYTES = BLOCK_BYTES // 2  # of lines in a batch, or few more: short ones cost less the more of them go together
+BLOCK_BYTES = 1024 * 1024  # one read, and a batch of lines where they are not very short
 HELD_BYTES = 8 * 1024 * 1024  # lines that wait for their batch to fill: bounds the memory where lines are long
 HEAD_BYTES = 64 * 1024  # how much of a first line names the shard
 KEPT_BYTES = 16 * 1024 * 1024
@@ -283,7 +282,7 @@ class _Cutter:
         last = last - (view[last] == RETURN)  # at the first line's very start it is some other byte, and no brace
         if bool(np.all(view[starts] == OPEN) and np.all(view[last] == CLOSE)):
             block = memoryview(lines)
-            n_batches = max(-(-len(starts) // self._batch_size), round(len(lines) / BATCH_BYTES))
+            n_batches = -(-len(starts) // self._batch_size)
             for s, e in zip(np.array_split(starts, n_batches), np.array_split(ends, n_batches), strict=True):
                 messages = Lines(block[s[0] : e[-1]], s - s[0], e - s[0])
                 self._add(messages, np.append(s, min(e[-1] + 1, len(lines))))
