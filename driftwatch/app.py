@@ -344,11 +344,10 @@ class Tally:
 def replay(
     config: Config, config_path: Path, paths: Sequence[Path], sink: DecisionSink, progress: Callable[[int], object]
 ) -> Replayed:
-    """The same pipeline over recorded streams, its store in memory; none of the configured sinks is started.
+    """The same pipeline over recorded streams; nothing is stored, and none of the configured sinks is started.
 
     `progress` is told how many more records were read. Raises DriftwatchError.
     """
-    store = Store.open(None, model=config.model.name, keep_s=0)
     found = references.profiles_for(config, config_path, None, lambda: None)
     schema = references.schema_with_hints(config, found)
     metrics = Metrics(CollectorRegistry(), model=config.model.name, version=config.model.version)
@@ -363,7 +362,7 @@ def replay(
         monitor=make_monitor(config, [loaded.profile for loaded in found.values()]),
         labels=labels,
         policy=make_policy(config),
-        store=store,
+        store=None,
         sinks=[tally],
         dead_letters=None,
         metrics=metrics,
@@ -374,7 +373,7 @@ def replay(
         dedupe=config.dedupe_size,
         halves=feed.halves,
     )
-    pipeline = Pipeline(parts, store.load())
+    pipeline = Pipeline(parts, Remembered())
     without_collections(pipeline.run)
     return Replayed(pipeline.outcomes, pipeline.decided, tally.opened)
 

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 
+from driftwatch.decision import rfc3339
 from driftwatch.errors import StateError, StoreUnavailable
-from driftwatch.records import Poison, Shard
+from driftwatch.records import Frames, Poison, Records, Shard
 
 MAX_BYTES = 256 * 2**20
 N_SEGMENTS = 16
@@ -224,3 +226,11 @@ def _write(file: FileIO, data: bytes) -> None:
 
 def _unusable(folder: Path, error: OSError) -> StoreUnavailable:
     return StoreUnavailable(f"{folder}: the dead letters cannot be read or written: {error.strerror or error}")
+
+
+def ahead(frames: Frames, records: Records, row: int) -> Poison:
+    """The poison of a row that lies too far past its shard's clock."""
+    position = int(records.positions[row])
+    payload = frames.messages[int(np.searchsorted(frames.positions, position))]
+    detail = f"event time {rfc3339(float(records.times_s[row]))} is far past what the shard has shown"
+    return Poison(frames.shard, position, "ahead", detail, payload)

@@ -7,14 +7,13 @@ read again gives the same ids.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
 
-import numpy as np
-
 from driftwatch import checkpoint
+from driftwatch.dead_letters import ahead
 from driftwatch.decision import Decision, encode, rfc3339
 from driftwatch.dedupe import Seen, take
 from driftwatch.errors import SourceError
@@ -26,10 +25,10 @@ from driftwatch.metrics import Metrics, Outcome
 from driftwatch.monitor import Monitor
 from driftwatch.outbox import Message
 from driftwatch.policy import Policy
-from driftwatch.protocols import Assigned, AtEnd, Decoder, Event, Held, Revoked, Source
+from driftwatch.protocols import Assigned, AtEnd, CommitMark, Decoder, Event, Held, Revoked, Source
 from driftwatch.records import Decoded, Frames, Poison, Records, Shard, Window
 from driftwatch.store import Remembered, Store, StoredDecision, Transaction
-from driftwatch.window import NO_ROWS, Added, Windower
+from driftwatch.window import NO_ROWS, Added, Changes, ShardState, Windower
 
 CHECKPOINT_S, CHECKPOINT_ROWS = 2.0, 100_000
 
@@ -59,6 +58,7 @@ class Parts:
     until it does not; False = we were told to stop before it went through. `committed`: told after each transaction;
     `turned`: once a turn, how many records were read in it. `dedupe`: how many ids of a shard are remembered.
     `halves`: what the decoder keeps for later, None where it keeps nothing. `labels`: None where none are read.
+    `store`: None where nothing outlives the run.
     `learner`: keeps rows that a profile is learned from, None where there is one.
     `served`: takes rows that are no duplicates. `warn`: takes a line for the log.
     """
@@ -69,7 +69,7 @@ class Parts:
     windower: Windower
     monitor: Monitor
     policy: Policy
-    store: Store
+    store: Store | None
     sinks: Sequence[DecisionSink]
     dead_letters: DeadLetterBox | None
     metrics: Metrics
@@ -186,7 +186,7 @@ class Pipeline:
             windower.assign(shard, position, now_s=now_s)
             self._seen[shard] = Seen(self._p.dedupe)
             self._anew.add(shard)  # what was counted stays, its ids do not
-        elif position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
+        elif position is None or not self._is_ours(committed, position):
             self._let_go(shard)
             position = event.start if committed is None else committed.position
             if event.end is not None and position > event.end:
@@ -208,6 +208,9 @@ class Pipeline:
             self._p.labels.watch(shard, () if state is None else state.clock_s, now_s)
         self._begin(event, position)
 
+    def _is_ours(self, committed: CommitMark | None, position: int) -> bool:
+        return self._p.store is None or checkpoint.is_ours(committed, position, self._p.store.store_id)
+
     def _begin(self, event: Assigned, position: int) -> None:
         if lost := max(0, event.start - position):
             self._p.warn(
@@ -228,7 +231,7 @@ class Pipeline:
         if position is not None and event.end is not None and position > event.end:
             self._p.warn(f"{shard} holds less than was read of it: it was made anew, and is read from its start")
             position, committed = None, None
-        if position is None or not checkpoint.is_ours(committed, position, self._p.store.store_id):
+        if position is None or not self._is_ours(committed, position):
             position = event.start if committed is None else committed.position
         labels.assign(event, position, now_s)
         self._begin(event, position)
@@ -312,39 +315,52 @@ class Pipeline:
             p.metrics.judged_in(time.perf_counter() - started, f"{decision.window.version}/{decision.window.end}")
         lines = [encode(decision) for decision in decisions]
         changes = p.windower.changes()
+        halves = None if p.halves is None else p.halves.changes()
         of_labels, labels = ({}, None) if p.labels is None else p.labels.changes()
-        seen, seen_from = checkpoint.stored_seen(self._seen)
-        seen_from |= dict.fromkeys(self._anew, checkpoint.ALL_SEEN)
-        transaction = Transaction(
-            shards=checkpoint.stored_shards(changes.shards | of_labels),
-            panes=checkpoint.stored_panes(changes.panes),
-            dropped=[checkpoint.stored_key(key) for key in changes.dropped],
-            seen=seen,
-            seen_from=seen_from,
-            halves=None if p.halves is None else p.halves.changes(),
-            labels=labels,
-            learning=None if p.learner is None else p.learner.changes(),
-            policy=state.to_bytes() if decisions else None,
-            losses=checkpoint.stored_losses(self._watched, watched),
-            decisions=[
-                StoredDecision(w.stream.version, w.end_s, w.part, line) for w, line in zip(windows, lines, strict=True)
-            ],
-            messages=[message for decision in decisions for message in p.messages(decision)],
-        )
-        if not p.safely(lambda: p.store.save(transaction)):
-            return False
+        if (store := p.store) is not None:
+            transaction = replace(
+                self._transaction(changes, changes.shards | of_labels),
+                halves=halves,
+                labels=labels,
+                policy=state.to_bytes() if decisions else None,
+                losses=checkpoint.stored_losses(self._watched, watched),
+                decisions=[
+                    StoredDecision(w.stream.version, w.end_s, w.part, line)
+                    for w, line in zip(windows, lines, strict=True)
+                ],
+                messages=[message for decision in decisions for message in p.messages(decision)],
+            )
+            if not p.safely(lambda: store.save(transaction)):
+                return False
         self._policy_state, self._watched, self._rows, self._saved_s = state, watched, 0, p.clock()
         self.decided += len(decisions)
         self._anew.clear()
-        held = {shard: known for shard, known in changes.shards.items() if known.position is not None}
-        marks = {s: checkpoint.mark(known, self._rewind(s), p.store.store_id) for s, known in held.items()}
-        for s, known in of_labels.items():
-            if known.position is not None:
-                marks[s] = checkpoint.mark(known, known.position, p.store.store_id)
-        p.source.commit(marks)
+        if store is not None:
+            p.source.commit(self._marks(store.store_id, changes.shards, of_labels))
         p.committed()
         self._show(decisions, lines)
         return True
+
+    def _transaction(self, changes: Changes, shards: Mapping[Shard, ShardState]) -> Transaction:
+        """What the rows since the last one have changed."""
+        p = self._p
+        seen, seen_from = checkpoint.stored_seen(self._seen)
+        return Transaction(
+            shards=checkpoint.stored_shards(shards),
+            panes=checkpoint.stored_panes(changes.panes),
+            dropped=[checkpoint.stored_key(key) for key in changes.dropped],
+            seen=seen,
+            seen_from=seen_from | dict.fromkeys(self._anew, checkpoint.ALL_SEEN),
+            learning=None if p.learner is None else p.learner.changes(),
+        )
+
+    def _marks(
+        self, store_id: str, shards: Mapping[Shard, ShardState], of_labels: Mapping[Shard, ShardState]
+    ) -> dict[Shard, CommitMark]:
+        """What the source is to remember of the shards that have moved."""
+        read = {s: (known, self._rewind(s)) for s, known in shards.items() if known.position is not None}
+        read |= {s: (known, known.position) for s, known in of_labels.items() if known.position is not None}
+        return {shard: checkpoint.mark(known, position, store_id) for shard, (known, position) in read.items()}
 
     def _rewind(self, shard: Shard) -> int:
         """Where anybody else would have to read from: before all that is in an unjudged window, or waits."""
@@ -379,11 +395,3 @@ class Pipeline:
         self._p.metrics.provisional(
             {v: {m.metric: float(m.value) for m, _ in found if m.value is not None} for v, found in figures.items()}
         )
-
-
-def ahead(frames: Frames, records: Records, row: int) -> Poison:
-    """The dead letter of a row that lies too far past its shard's clock."""
-    position = int(records.positions[row])
-    payload = frames.messages[int(np.searchsorted(frames.positions, position))]
-    detail = f"event time {rfc3339(float(records.times_s[row]))} is far past what the shard has shown"
-    return Poison(frames.shard, position, "ahead", detail, payload)

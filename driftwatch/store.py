@@ -102,11 +102,11 @@ class Remembered:
     end) the kept decisions decide.
     """
 
-    shards: dict[str, ShardRow]
-    panes: dict[PaneKey, PaneRow]
-    seen: list[SeenChunk]
-    policy: bytes | None
-    parts: dict[tuple[str, float], int]
+    shards: dict[str, ShardRow] = field(default_factory=dict)
+    panes: dict[PaneKey, PaneRow] = field(default_factory=dict)
+    seen: list[SeenChunk] = field(default_factory=list)
+    policy: bytes | None = None
+    parts: dict[tuple[str, float], int] = field(default_factory=dict)
     halves: HalvesState = field(default_factory=HalvesState)
     labels: LabelState = field(default_factory=LabelState)
     losses: dict[tuple[str, str], bytes] = field(default_factory=dict)
