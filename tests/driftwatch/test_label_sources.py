@@ -11,6 +11,7 @@ from labelled import EVENTS, LABEL, apart, labelled, merged
 from sidecar import COUNT, TIME, WINDOW, decided, events, replayed, rounded, run, said, write_config, write_events
 from test_http import Sender, sidecar, until
 
+from driftwatch import late_labels
 from driftwatch.sources.files import JsonLinesSource
 
 WRONG = (0, 0, 0.5, 0.5, 0, 0)
@@ -71,8 +72,9 @@ def test_how_much_is_read_at_a_time_changes_no_decision(
     some = [predictions, sorted(moved, key=lambda label: label["time"])] if apart_ else [merged(predictions, moved)]
     paths = [write_events(tmp_path / f"{i}.jsonl", events) for i, events in enumerate(some)]
     found = []
-    for batch_size in (3, 100, 2000):
+    for batch_size, joined_together in ((3, 1), (100, 70), (2000, 8192)):
         monkeypatch.setitem(JsonLinesSource.__init__.__kwdefaults__, "batch_size", batch_size)
+        monkeypatch.setattr(late_labels, "JOINED_TOGETHER", joined_together)
         found.append(said("replay", *paths, "-c", config, "--json").lines)
     assert [second(one) for one in found] == [second(found[0])] * 3
     assert all(0.45 * WINDOW < d["performance"][0]["n"] < 0.65 * WINDOW for d in second(found[0]))

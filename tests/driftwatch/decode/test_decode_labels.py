@@ -65,6 +65,14 @@ def test_classes_are_told_apart_by_their_text() -> None:
     assert decode({"id": "a", "time": 5, "label": [1]}, kind="categorical").invalid_labels == 1
 
 
+@pytest.mark.parametrize("values", [(0, 1, 1), (0, 255), (1, 256), (-1, 1), (10**30, 2), (0, None, 1)])
+def test_whole_numbers_are_classes_too(values: tuple[int | None, ...]) -> None:
+    decoded = decode(*({"id": str(i), "time": 5, "label": v} for i, v in enumerate(values)), kind="categorical")
+    assert decoded.labels is not None
+    assert decoded.labels.values.tolist() == [class_code(str(v)) for v in values if v is not None]
+    assert decoded.invalid_labels == values.count(None)
+
+
 @pytest.mark.parametrize("wide", [{}, {"features": {"age": "no number"}}])
 def test_labels_lie_where_the_schema_says(wide: dict[str, Any]) -> None:
     columns = (Column("age", "numeric", ("data", "features", "age")),)
