@@ -97,6 +97,7 @@ def cpu_s(action: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measures, prints, writes the document."""
+    document.parser(__doc__).parse_args()
     rng = np.random.default_rng(0)
     reference, current = rng.normal(size=(ROWS, COLUMNS)), rng.normal(0.02, 1, size=(ROWS, COLUMNS))
     measures, lookup = grid_of(reference)

@@ -228,8 +228,10 @@ def rises(draw: Callable[[int, np.random.Generator], np.ndarray], n_reference: i
 
 def main() -> None:
     """Judges, prints, writes the document."""
-    if len(sys.argv) > 1:
-        print(table(list(harvard([Path(name) for name in sys.argv[1:]]))))
+    parser = document.parser(__doc__)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="only print what comes of these streams")
+    if files := parser.parse_args().files:
+        print(table(list(harvard(files))))
         return
     place = os.environ.get(VARIABLE)
     if place is None:

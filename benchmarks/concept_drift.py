@@ -272,12 +272,16 @@ def sections(streams: Sequence[Stream], *, few: bool = False) -> list[str]:
 
 def main() -> None:
     """Judges, prints, writes the document."""
-    if sys.argv[1:] == ["made"]:
+    parser = document.parser(__doc__)
+    parser.add_argument("--made", action="store_true", help="only print what comes of river's generators")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="only print what comes of these streams")
+    options = parser.parse_args()
+    if options.made:
         for noise in (0.0, 0.2):
             print("\n\n".join([f"{noise:.0%} of the labels flipped", *sections(list(generated(7, noise)), few=True)]))
         return
-    if len(sys.argv) > 1:
-        streams = list(harvard([Path(name) for name in sys.argv[1:]]))
+    if options.files:
+        streams = list(harvard(options.files))
         for kind in KINDS:
             of_kind = [stream for stream in streams if stream.kind == kind]
             if of_kind:

@@ -1,5 +1,6 @@
 """Where and when something was measured, and tables in Markdown."""
 
+import argparse
 import platform
 import subprocess
 import sys
@@ -10,6 +11,11 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
 PACKAGES = ("numpy", "scipy", "msgspec", "pydantic")
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """Of a benchmark's arguments; `--help` tells what it measures."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def write(name: str, title: str, command: str, body: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy
 
-import argparse
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +95,7 @@ def table(chunks: Sequence[Sequence[Pair]], *, relative: bool) -> str:
 
 def main() -> None:
     """Measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = document.parser(__doc__)
     parser.add_argument("--car-loan", type=Path, required=True)
     parser.add_argument("--wheel", type=Path, required=True)
     given = parser.parse_args()

@@ -8,7 +8,6 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy
 
-import argparse
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -125,7 +124,7 @@ TEXT = (
 
 def main() -> None:
     """Measures, prints, writes the document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = document.parser(__doc__)
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="only settings whose name contains one of these")
     named = parser.parse_args().settings
     chosen = [s for s in SETTINGS if not named or any(part in s.name for part in named)]

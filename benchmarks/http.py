@@ -4,6 +4,7 @@
 others; a request is one event of a model server's logger, requests and responses in turn, 25 features, about 700 bytes.
 """
 
+import argparse
 import asyncio
 import http.client
 import os
@@ -232,8 +233,10 @@ def row(what: str, pid: int, port: int, start: int, rate: float | None) -> list[
 
 def main() -> None:
     """Measures and writes the document."""
-    if sys.argv[1:2] == ["bare"]:
-        serve_bare(int(sys.argv[2]))
+    parser = document.parser(__doc__)
+    parser.add_argument("--bare", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    if port := parser.parse_args().bare:
+        serve_bare(port)
         return
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -241,7 +244,7 @@ def main() -> None:
         port, metrics_port = free_port(), free_port()
         config = configure(folder, port, metrics_port)
         bare_port = free_port()
-        with running([sys.executable, "-m", "benchmarks.http", "bare", str(bare_port)], bare_port) as pid:
+        with running([sys.executable, "-m", "benchmarks.http", "--bare", str(bare_port)], bare_port) as pid:
             rows.append(row("bare, as fast as it goes", pid, bare_port, 0, None))
             rows.append(row(f"bare, {RATE:,}/s", pid, bare_port, 0, RATE))
         with running([sys.executable, "-m", "driftwatch", "run", "-c", str(config)], port) as pid:

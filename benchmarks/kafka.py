@@ -132,7 +132,7 @@ def cpu_s(pid: int) -> float:
 
 def main() -> None:
     """Measures and writes."""
-    parser = argparse.ArgumentParser()
+    parser = document.parser(__doc__)
     parser.add_argument("address", nargs="?", default=os.environ.get("DRIFTWATCH_TEST_BOOTSTRAP"))
     parser.add_argument("--bare", choices=CLIENTS, help=argparse.SUPPRESS)
     parser.add_argument("--topic", default=f"speed-{os.getpid()}", help=argparse.SUPPRESS)

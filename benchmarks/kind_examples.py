@@ -8,7 +8,6 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy
 
-import argparse
 import json
 import subprocess
 import sys
@@ -245,7 +244,7 @@ def body(folder: Path) -> list[str]:
 
 def main() -> None:
     """Makes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = document.parser(__doc__)
     parser.add_argument("--keep", type=Path, help="leave events, configuration and profile here")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -163,6 +163,7 @@ def by_shape(found: Sequence[Outcome]) -> str:
 
 def main() -> None:
     """Measures and writes."""
+    document.parser(__doc__).parse_args()
     found = list(outcomes())
     alone = [o for o in found if len(o.truth) == 1 and o.labelled]
     right = sum(o.labelled in o.truth for o in alone) / len(alone)

@@ -6,7 +6,6 @@ labels; beside it the ratios within a round, which say how steady the machine wa
 as may wait, is killed, starts again on its state, and then reads labels for half of them.
 """
 
-import argparse
 import signal
 import sqlite3
 import subprocess
@@ -208,7 +207,7 @@ def measure_cost(folder: Path, rounds: int) -> list[list[str]]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = document.parser(__doc__)
     parser.add_argument("what", choices=["cost", "memory"], nargs="?")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()

@@ -8,7 +8,6 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy
 
-import argparse
 import json
 import subprocess
 import sys
@@ -146,7 +145,7 @@ def page(found: Sequence[Run]) -> list[str]:
 
 def main() -> None:
     """Measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = document.parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), metavar="N", help="default: 1 to 20")
     found: list[Run] = []
     for run in runs(parser.parse_args().seeds):

@@ -11,12 +11,12 @@ import importlib
 import importlib.util
 import multiprocessing
 import resource
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks import document
 from detectors.two_sample.exact_mmd import mmd
 
 NAIVE_ROWS = 4000
@@ -102,7 +102,11 @@ def measured(contender: Contender, rows: int, columns: int, permutations: int) -
 
 def main() -> None:
     """Print a table, each contender's time as a multiple of ours."""
-    rows, columns, permutations = [*map(int, sys.argv[1:]), *(10_000, 32, 100)[len(sys.argv) - 1 :]]
+    parser = document.parser(__doc__)
+    for name, usual in (("rows", 10_000), ("columns", 32), ("permutations", 100)):
+        parser.add_argument(name, nargs="?", type=int, default=usual, help=f"default {usual}")
+    options = parser.parse_args()
+    rows, columns, permutations = options.rows, options.columns, options.permutations
     contenders: list[tuple[str, Contender, int]] = [
         ("ours", ours, rows),
         ("naive numpy", naive, min(rows, NAIVE_ROWS)),

@@ -173,6 +173,7 @@ async def shadow(folder: Path) -> list[str]:
 
 def main() -> None:
     """Both, in a folder that goes."""
+    document.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         batches = asyncio.run(batching(Path(folder)))
         copies = asyncio.run(shadow(Path(folder)))

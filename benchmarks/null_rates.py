@@ -12,7 +12,6 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: two processes share two cores
 
-import argparse
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -299,7 +298,7 @@ def front(rows: Sequence[Row]) -> list[str]:
 
 def main() -> None:
     """Measures, prints, writes the document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = document.parser(__doc__)
     parser.add_argument("--fast", action="store_true", help=f"{FAST_REFERENCES} references instead of {REFERENCES}")
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="only settings whose name contains one of these")
     options = parser.parse_args()

@@ -10,7 +10,6 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: two processes share two cores
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -349,7 +348,7 @@ def percent(share: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints, writes the document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = document.parser(__doc__)
     parser.add_argument("--fast", action="store_true", help=f"{FAST_REFERENCES} references instead of {REFERENCES}")
     parser.add_argument("--labels", action="store_true", help="only the section on labels")
     given = parser.parse_args(arguments)

@@ -9,7 +9,6 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # before numpy
 
-import argparse
 import json
 import tempfile
 from collections import Counter
@@ -163,7 +162,7 @@ TEXT = (
 
 def main() -> None:
     """Measures, prints, writes the document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = document.parser(__doc__)
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="only settings whose name contains one of these")
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"models of each; default {SEEDS}")
     options = parser.parse_args()

@@ -192,6 +192,7 @@ def row(case: Case, decisions: Sequence[Decision]) -> list[str]:
 
 def main() -> None:
     """Judges, prints, writes the document."""
+    document.parser(__doc__).parse_args()
     place = os.environ.get(VARIABLE)
     if place is None:
         print(f"skipped: `{VARIABLE}` must name the folder of the data sets; got nothing. Set it.", file=sys.stderr)

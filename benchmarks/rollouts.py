@@ -8,10 +8,9 @@ sent, from before the rollout begins until after it has ended. Writes docs/rollo
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +125,13 @@ def rows_before() -> dict[str, list[str]]:
     return {found[0]: found for found in cells if found[0] in CASES}
 
 
-def main(cases: Sequence[str]) -> None:
+def main() -> None:
     """The cases one after the other, on one service."""
+    parser = document.parser(__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
+    cases = parser.parse_args().cases
+    if unknown := [case for case in cases if case not in CASES]:
+        parser.error(f"`CASE` must be one of {', '.join(CASES)}; got {unknown[0]!r}.")
     rows = rows_before()
     with tempfile.TemporaryDirectory() as folder:
         config = world.make_folder(Path(folder))
@@ -146,4 +150,4 @@ def main(cases: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

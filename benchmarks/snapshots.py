@@ -3,7 +3,6 @@
 python benchmarks/snapshots.py [--rows 200000] [--pairs 5]
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import document
 from modelops.data import Selection, Snapshot, Warehouse
 from modelops.recipe import Data
 
@@ -41,7 +41,7 @@ def made(warehouse: Warehouse, files: list[Path]) -> tuple[float, Snapshot]:
 
 def main() -> None:
     """Prints each pair and the median ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = document.parser(__doc__)
     parser.add_argument("--rows", type=int, default=200_000, metavar="N", help="rows of the log; default 200000")
     parser.add_argument("--pairs", type=int, default=5, metavar="N", help="pairs; default 5")
     options = parser.parse_args()

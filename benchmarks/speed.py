@@ -4,7 +4,6 @@
 are events a CPU-second. `--install` also installs the package into an empty folder (from an index) and weighs it.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -217,7 +216,7 @@ def installed(folder: Path) -> str:
 
 def main() -> None:
     """Measures, prints, writes the document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = document.parser(__doc__)
     parser.add_argument("--install", action="store_true", help="install the package afresh and weigh it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, one_core(), tqdm(total=6, unit="measurement") as bar:
