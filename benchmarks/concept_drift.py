@@ -3,7 +3,7 @@
 `DRIFTWATCH_TEST_DATA=FOLDER python -m benchmarks.concept_drift` writes docs/concept_drift.md. FOLDER holds
 harvard/*.csv.gz. Other streams: `python -m benchmarks.concept_drift FILE …` prints their table and writes nothing. A
 stream's columns are features and `class`; its drifts are known by the word `abrupto` or `gradual` in its name. Streams
-made by river, without and with label noise: `python -m benchmarks.concept_drift made`.
+made by river, without and with label noise: `python -m benchmarks.concept_drift --made`.
 """
 
 import os
