@@ -103,7 +103,6 @@ class LateLabels:
 
         It changes nothing: the second judgement does not know of it.
         """
-        self._join()
         found: dict[str, Window] = {}
         for waiting in sorted(self.book.waiting.values(), key=lambda w: w.window.end_s, reverse=True)[:MOST_LOOKED_AT]:
             version = waiting.window.stream.version
