@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ import numpy as np
 from driftwatch.decode import cells, lenient
 from driftwatch.decode.columns import Columns, categories, in_range, numbers, take_marks, times, vectors
 from driftwatch.decode.labels import READ_LABELS, PlainLabels
-from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, has_texts_only, layout
+from driftwatch.decode.layout import FIRST_COLUMN, ID, LABEL, MODEL, TIME, VERSION, chosen, has_texts_only, layout
 from driftwatch.decode.plain_rows import Events, Ready
 from driftwatch.records import Decoded, Frames, Labels, Lines, Mark, Poison, Records, Schema, Shard
 
@@ -85,7 +84,7 @@ class JsonDecoder:
         if self._label is not None and (found := self._find_labels(parts)) is not None:
             alone, stated = found
             labels, n_invalid = self._labels(batch, rows[alone], stated)
-            rows, parts = rows[~alone], chosen(parts, ~alone)
+            rows, parts = rows[~alone], kept(parts, ~alone)
         values = self._values(parts)
         ids, versions, truths = values[ID], values[VERSION], values[LABEL]
         arrived_s = None if frames.arrived_s is None else frames.arrived_s[rows]
@@ -94,7 +93,7 @@ class JsonDecoder:
         keep = self._keep(batch, rows, values, times_s, columns)
         if not keep.all():
             rows, times_s, columns = rows[keep], times_s[keep], columns.take(keep)
-            ids, versions, truths = chosen((ids, versions, truths), keep)
+            ids, versions, truths = kept((ids, versions, truths), keep)
         marked = np.argwhere(columns.marks) if columns.marks.any() else UNMARKED
         beside = None
         if self._label is not None and truths.count(msgspec.UNSET) < len(truths):
@@ -149,14 +148,14 @@ class JsonDecoder:
         if n:
             labelled = [value is not msgspec.UNSET for value in stated[LABEL]]
             alone[alone] = labelled
-            stated = chosen(stated, np.array(labelled))
+            stated = kept(stated, np.array(labelled))
         return alone, stated
 
     def _stated(self, parts: Sequence[Sequence[Any]], some: np.ndarray) -> Sequence[Sequence[Any]]:
         """The values of the slots that are no columns in some of the events, bool (n,)."""
         if self._places_stated is None:
-            return self._values(chosen(parts, some))
-        return chosen([parts[at] for at in self._places_stated], some)
+            return self._values(kept(parts, some))
+        return kept([parts[at] for at in self._places_stated], some)
 
     def _labels(self, batch: _Batch, rows: np.ndarray, values: Sequence[Sequence[Any]]) -> tuple[Labels, int]:
         """The labels in the messages `rows`; and how many hold a value that is none."""
@@ -167,7 +166,7 @@ class JsonDecoder:
         found, invalid = self._label(values[LABEL])
         n_invalid = int((keep & (invalid | np.isnan(found))).sum())
         keep &= ~np.isnan(found)
-        ids = _ids(chosen([values[ID]], keep)[0], bounded=batch.is_typed)
+        ids = _ids(kept([values[ID]], keep)[0], bounded=batch.is_typed)
         return Labels(ids, times_s[keep], found[keep]), n_invalid
 
     def _read(self, frames: Frames) -> _Batch:
@@ -285,14 +284,9 @@ class JsonDecoder:
         return None if versions.count(own) == len(versions) else versions
 
 
-def chosen(columns: Sequence[Sequence[Any]], some: np.ndarray) -> list[Sequence[Any]]:
+def kept(columns: Sequence[Sequence[Any]], some: np.ndarray) -> list[Sequence[Any]]:
     """Some rows of each column, bool (n,)."""
-    if some.all():
-        return list(columns)
-    at = np.flatnonzero(some).tolist()
-    if len(at) < 2:  # an `itemgetter` of one is another thing
-        return [tuple(column[i] for i in at) for column in columns]
-    return list(map(itemgetter(*at), columns))
+    return list(columns) if some.all() else chosen(columns, np.flatnonzero(some))
 
 
 def _ids(values: Sequence[Any], *, bounded: bool) -> list[str]:

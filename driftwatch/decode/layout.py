@@ -84,21 +84,25 @@ class Node:
 
     def silent(self, parts: Sequence[Sequence[Any]]) -> np.ndarray:
         """Which structs say nothing of any column, bool (n,); of `parts` of them."""
-        found = np.ones(len(parts[0]), bool)
+        n = len(parts[0])
+        found, at = np.zeros(n, bool), np.arange(n)  # which may be
         for child, values in zip(self.children, parts, strict=True):
-            if not child.holds_columns:
+            if not child.holds_columns or not len(at):
                 continue
+            theirs = values if len(at) == n else chosen([values], at)[0]
             # What is absent is one and the same object everywhere: the default that the decoder fills in.
+            n_absent = theirs.count(child.absent)
+            if n_absent == len(theirs):
+                continue
             inner = child if isinstance(child, Node) and child.may_be_silent else None
-            if inner is None and not values.count(child.absent):
-                return np.zeros(len(found), bool)
-            here = np.fromiter(map(is_, values, repeat(child.absent)), bool, len(found))
+            if inner is None and not n_absent:
+                return found
+            here = np.fromiter(map(is_, theirs, repeat(child.absent)), bool, len(theirs))
             if inner is not None:
-                inside = [i for i in np.flatnonzero(found & ~here).tolist() if values[i] is not None]
-                here[inside] = inner.silent(inner.parts([values[i] for i in inside]))
-            found &= here
-            if not found.any():
-                break
+                inside = [i for i in np.flatnonzero(~here).tolist() if theirs[i] is not None]
+                here[inside] = inner.silent(inner.parts([theirs[i] for i in inside]))
+            at = at[here]
+        found[at] = True
         return found
 
     def places(self, slots: Sequence[int]) -> list[int] | None:
@@ -144,6 +148,14 @@ class Node:
                 child.spread(child.parts(values), columns)
             else:
                 columns[child.slot] = values
+
+
+def chosen(columns: Sequence[Sequence[Any]], at: np.ndarray) -> list[Sequence[Any]]:
+    """Some rows of each column, at their places."""
+    places = at.tolist()
+    if len(places) < 2:  # an `itemgetter` of one is another thing
+        return [tuple(column[i] for i in places) for column in columns]
+    return list(map(itemgetter(*places), columns))
 
 
 def _child(child: Node | Leaf, parent: dict[str, object], key: str) -> object:
