@@ -25,4 +25,6 @@ def make_labels(config: Config, schema: Schema, known: Iterable[Profile], *, sto
     figures = make_figures(config)
     counters = {profile.hash: OutcomeCounter(profile, schema, figures) for profile in known}
     book = LabelBook(terms, schema, counters, LabelLog() if stored else None)
-    return LateLabels(book, LabelClock(window.lateness), lambda profile: OutcomeCounter(profile, schema, figures))
+    clock = LabelClock(window.lateness)
+    beside = stored and config.labels is not None  # what is replayed comes from files, of which all are there
+    return LateLabels(book, clock, lambda profile: OutcomeCounter(profile, schema, figures), beside=beside)
