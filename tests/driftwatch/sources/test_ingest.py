@@ -234,5 +234,5 @@ def test_too_many_bodies_at_once_are_refused(served: Served, monkeypatch: pytest
 
 
 def test_a_port_that_is_taken_is_named(served: Served) -> None:
-    with pytest.raises(ConfigError, match=r"`source\.port` must be free"):
+    with pytest.raises(ConfigError, match=r"`port` must be free"):
         IngestServer("127.0.0.1", served.server.port, served.intake)
