@@ -3,7 +3,7 @@
 import itertools
 import json
 import logging
-import random
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,7 +16,7 @@ from crash_trials import KILLED, driving
 from labelled import EVENTS, apart, labelled
 from sidecar import TIME, WINDOW, decided, events, rounded, said, write_config, write_events
 from test_crash_live import sending
-from test_http import Body, Sender, free_port, lines, sidecar, until
+from test_http import Body, Sender, Sidecar, free_port, lines, sidecar, until
 
 log = logging.getLogger(__name__)
 WRONG = (0, 0, 0.5, 0.5, 0, 0)
@@ -43,12 +43,13 @@ class World:
             folder, window=TIME, events=EVENTS, reference={"profile": "../reference.profile"}, **changed
         )
 
-    def live(self, config: Path, point: str | None = None, number: int = 0, delay_s: float | None = None) -> bool:
-        """One life, till all is decided; whether it was killed before."""
-        order = {"config": str(config), "point": point, "number": number, "delay_s": delay_s}
+    def live(self, config: Path, point: str | None = None, number: int = 0, *, ends: bool = False) -> bool:
+        """One life, till all is decided unless it `ends` by itself; whether it was killed before."""
+        order: dict[str, Any] = {"config": str(config), "point": point, "number": number, "delay_s": None}
+        order |= {} if ends else {"enough": N_FIRST + N_SECOND}
         assert self.driver.stdin is not None
         assert self.driver.stdout is not None
-        self.driver.stdin.write(json.dumps(order | {"enough": N_FIRST + N_SECOND}) + "\n")
+        self.driver.stdin.write(json.dumps(order) + "\n")
         self.driver.stdin.flush()
         code = int(self.driver.stdout.readline())
         assert code in {0, KILLED}, (self.folder / "driver.log").read_text()
@@ -122,3 +123,98 @@ def test_predictions_over_http_and_labels_from_kafka(client: str, broker: Any, w
     labels = topic_of(broker, world.labels) | {"client": client}
     config = world.config(source={"kind": "http", "port": port, "host": "127.0.0.1"}, labels=labels)
     assert world.killed(config, lines(world.predictions), port, list(POINTS)) >= 2
+
+
+# Other pairs ----------------------------------------------------------------------------------------------------------
+
+
+def test_predictions_from_a_file_that_grows_and_labels_over_http(world: World) -> None:
+    port = free_port()
+    source = {"kind": "file", "path": "growing.jsonl", "follow": True}
+    config = world.config(source=source, labels={"kind": "http", "port": port, "host": "127.0.0.1"})
+    log_file = write_events(config.parent / "growing.jsonl", world.predictions[:600])
+    with sending(port, label_bodies(world.labels)):
+        assert world.live(config, "after a save", 3)
+        write_events(log_file, world.predictions[600:], "ab")
+        assert not world.live(config)
+    world.agrees(config)
+
+
+def test_predictions_over_http_and_labels_from_a_file(world: World) -> None:
+    port = free_port()
+    write_events(world.folder / "labels.jsonl", world.labels)
+    labels = {"kind": "file", "path": "../labels.jsonl"}
+    config = world.config(source={"kind": "http", "port": port, "host": "127.0.0.1"}, labels=labels)
+    assert world.killed(config, lines(world.predictions), port, ["before a save", "after a save"]) == 2
+
+
+@pytest.mark.slow  # the topic is read to its end once it was quiet for half a minute
+def test_predictions_from_a_file_that_ends_and_labels_from_kafka(broker: Any, world: World) -> None:
+    """The run ends once the topic is read to what there is; then it is what a replay decides to the last window."""
+    labels = topic_of(broker, world.labels)
+    write_events(world.folder / "predictions.jsonl", world.predictions)
+    config = world.config(source={"kind": "file", "path": "../predictions.jsonl"}, labels=labels)
+    assert not world.live(config, ends=True)
+    files = [world.folder / f"{name}.jsonl" for name in ("predictions", "labels")]
+    want = said("replay", *files, "-c", config, "--json").lines
+    by_revision = [[d for d in some if d["revision"] == i] for some in (decided(config), want) for i in (0, 1)]
+    assert rounded(by_revision[:2]) == rounded(by_revision[2:])
+
+
+# What a person sees ---------------------------------------------------------------------------------------------------
+
+
+def test_where_only_labels_come_over_http_other_paths_say_so(world: World) -> None:
+    port, metrics_port = free_port(), free_port()
+    config = world.config(
+        source={"kind": "file", "path": "growing.jsonl", "follow": True},
+        labels={"kind": "http", "port": port, "host": "127.0.0.1"},
+        sinks=[{"kind": "prometheus", "port": metrics_port, "host": "127.0.0.1"}],
+    )
+    (config.parent / "growing.jsonl").touch()
+    running = Sidecar(config, port, metrics_port, config.parent / "run.log")
+    running.live()
+    try:
+        with closing(Sender(port)) as sender:
+            _, *body = label_bodies(world.labels[:10])[0]
+            until(lambda: running.lives[0].poll() is not None or sender.once("/v1/labels", *body) == 200)
+            assert sender.once("/v1/predictions", *body) == 501
+            assert sender.once("/", *body) == 501
+        until(lambda: running.get("/readyz") == (200, "ok\n"))
+    finally:
+        running.end(signal.SIGKILL)
+    assert f"labels on http://127.0.0.1:{port}/v1/labels" in running.log.read_text()
+
+
+def test_a_broker_of_labels_that_does_not_answer_is_told_and_holds_up_no_window(tmp_path: Path, world: World) -> None:
+    (tmp_path / "reference.profile").write_bytes((world.folder / "reference.profile").read_bytes())
+    labels = {"kind": "kafka", "brokers": [f"127.0.0.1:{free_port()}"], "topics": ["labels"]}
+    with sidecar(tmp_path, events=EVENTS, labels=labels) as running, closing(Sender(running.port)) as sender:
+        for body in lines(world.predictions):
+            sender.send(*body)
+        until(lambda: (tmp_path / "state" / "state.db").exists() and len(decided(running.config)) >= N_FIRST)
+        until(lambda: "labels: Kafka does not answer" in running.get("/readyz")[1])
+        assert running.get("/readyz")[0] == 200
+        assert judgements(decided(running.config)) == [world.want[0], []]
+
+
+@pytest.mark.parametrize(
+    ("source", "labels", "expected"),
+    [
+        ({"kind": "http", "port": 1}, {"kind": "http", "port": 2}, "labels.kind: must differ from `source.kind`; got "
+         "http twice. Send labels to the source's own port (POST /v1/labels), without `labels`."),
+        ({"kind": "kafka", "brokers": ["b:1"], "topics": ["p"]}, {"kind": "kafka", "brokers": ["b:1"], "topics": ["l"]},
+         "Name the topic, on the same brokers, in `source.topics.labels`, without `labels`."),
+        ({"kind": "file", "path": "p.jsonl"}, {"kind": "file", "path": "l.jsonl"},
+         "Name the file in `source.path.labels`, without `labels`."),
+        ({"kind": "http", "port": 1}, {"kind": "file", "path": "-"}, "labels.path: must be a file; got standard input"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_source_of_labels_that_makes_no_sense_is_refused(
+    command: str, source: Any, labels: Any, expected: str, world: World
+) -> None:
+    config = world.config(source=source, labels=labels)
+    found = said(command, "-c", config)
+    assert (found.code, found.out) == (2, "")
+    assert expected in found.err
