@@ -8,15 +8,23 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from crash_trials import KILLED, driving
-from labelled import EVENTS, apart, labelled
+from labelled import EVENTS, LABEL, apart, labelled
 from sidecar import TIME, WINDOW, decided, events, rounded, said, write_config, write_events
 from test_crash_live import sending
 from test_http import Body, Sender, Sidecar, free_port, lines, sidecar, until
+
+from driftwatch.app_labels import make_labels
+from driftwatch.config import load
+from driftwatch.label_log import LabelState
+from driftwatch.protocols import Assigned
+from driftwatch.records import Shard
 
 log = logging.getLogger(__name__)
 WRONG = (0, 0, 0.5, 0.5, 0, 0)
@@ -125,6 +133,25 @@ def test_predictions_over_http_and_labels_from_kafka(client: str, broker: Any, w
     assert world.killed(config, lines(world.predictions), port, list(POINTS)) >= 2
 
 
+def test_until_both_sources_have_a_shard_nobody_knows_how_far_labels_have_come(world: World) -> None:
+    config = load(world.config(source={"kind": "http", "port": 0}, labels={"kind": "file", "path": "labels.csv"}))
+    labels = make_labels(config, config.event_schema(), [], stored=True)
+    assert labels is not None
+    one, other = Shard("http"), Shard("labels.csv#0")
+    labels.restore({}, LabelState(), 0.0)
+    labels.watch(one, (), 1.0)
+    labels.clock.shown(one, np.array([100.0] * 3), 2.0)
+    assert labels.clock.watermark_s == -inf
+    labels.assign(Assigned(other, holds_labels=True), 0, 3.0)
+    labels.clock.shown(other, np.array([90.0] * 3), 4.0)
+    assert labels.clock.watermark_s == 90 - 60
+    labels.drop(other)  # another one has it, or it comes back
+    labels.clock.shown(one, np.array([1000.0] * 3), 5.0)
+    assert labels.clock.watermark_s == 90 - 60
+    labels.clock.shown(one, np.array([1000.0] * 3), 305.0)  # a silence as long as that of one that is stalled
+    assert labels.clock.watermark_s == 1000 - 60
+
+
 # Other pairs ----------------------------------------------------------------------------------------------------------
 
 
@@ -186,10 +213,13 @@ def test_where_only_labels_come_over_http_other_paths_say_so(world: World) -> No
     assert f"labels on http://127.0.0.1:{port}/v1/labels" in running.log.read_text()
 
 
-def test_a_broker_of_labels_that_does_not_answer_is_told_and_holds_up_no_window(tmp_path: Path, world: World) -> None:
+def test_a_broker_of_labels_that_does_not_answer_is_told_and_holds_up_second_judgements_alone(
+    tmp_path: Path, world: World
+) -> None:
     (tmp_path / "reference.profile").write_bytes((world.folder / "reference.profile").read_bytes())
     labels = {"kind": "kafka", "brokers": [f"127.0.0.1:{free_port()}"], "topics": ["labels"]}
-    with sidecar(tmp_path, events=EVENTS, labels=labels) as running, closing(Sender(running.port)) as sender:
+    some = EVENTS | {"label": LABEL | {"wait": "100s"}}  # which passes, for the predictions that come
+    with sidecar(tmp_path, events=some, labels=labels) as running, closing(Sender(running.port)) as sender:
         for body in lines(world.predictions):
             sender.send(*body)
         until(lambda: (tmp_path / "state" / "state.db").exists() and len(decided(running.config)) >= N_FIRST)

@@ -80,7 +80,11 @@ def test_where_a_shard_goes_on_and_what_is_committed_goes_to_its_own_source() ->
     for event in both.events():
         if isinstance(event, Assigned):
             both.begin(event.shard, 1 if event.shard == PREDICTIONS else 2)
-    marks: Mapping[Shard, CommitMark] = {PREDICTIONS: CommitMark(3), LABELS: CommitMark(2), Shard("other"): CommitMark(1)}
+    marks: Mapping[Shard, CommitMark] = {
+        PREDICTIONS: CommitMark(3),
+        LABELS: CommitMark(2),
+        Shard("other"): CommitMark(1),
+    }
     both.commit(marks)
     assert predictions.committed == {PREDICTIONS: CommitMark(3)}
     assert labels.committed == {LABELS: CommitMark(2)}
