@@ -6,13 +6,13 @@ Each of the two makes its reader wait for a moment where it has nothing: one tha
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
-from math import inf
 
 from driftwatch.protocols import Assigned, AtEnd, CommitMark, Decoder, Event, Held, Revoked, Source, Tick
 from driftwatch.records import Decoded, Frames, Shard
 
 REST = 20  # times as long as it made us wait a source is left alone, while the other one has something in stock
-WAITED_S = 0.09  # what takes so long to come was waited for: the source had nothing in stock
+WAITED_S = 0.09  # what takes so long to come was waited for: the source had nothing in stock,
+FULL = 5000  # unless so many messages came for each second of it: a large batch of a busy machine
 
 
 @dataclass(slots=True, eq=False)
@@ -21,8 +21,8 @@ class _Side:
 
     source: Source
     events: Iterator[Event]
+    rests_until_s: float
     has_stock: bool = False  # its last answer was a batch that came at once
-    rests_until_s: float = -inf
     is_over: bool = False
 
 
@@ -50,8 +50,9 @@ class LabelsBeside:
         self._closed = False
 
     def events(self) -> Iterator[Event]:
-        predictions = _Side(self._predictions, self._predictions.events())
-        labels = _Side(self._labels, self._labels.events())
+        soon_s = self._clock() + REST * WAITED_S  # a backlog does not wait for the other to connect
+        predictions = _Side(self._predictions, self._predictions.events(), soon_s)
+        labels = _Side(self._labels, self._labels.events(), soon_s)
         asked, other = predictions, labels
         while not self._closed and not asked.is_over:
             yield from self._answer(asked)
@@ -99,7 +100,8 @@ class LabelsBeside:
             if event is None:
                 side.is_over = True
                 return False
-            side.has_stock = isinstance(event, Frames) and waited_s < WAITED_S
+            if isinstance(event, Frames):
+                side.has_stock = waited_s < WAITED_S or len(event.messages) > FULL * waited_s
             yield self._told(side.source, event)
             if isinstance(event, Frames | AtEnd | Tick):
                 return isinstance(event, Frames)

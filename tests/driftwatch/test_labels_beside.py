@@ -213,7 +213,7 @@ def test_where_only_labels_come_over_http_other_paths_say_so(world: World) -> No
     assert f"labels on http://127.0.0.1:{port}/v1/labels" in running.log.read_text()
 
 
-def test_a_broker_of_labels_that_does_not_answer_is_told_and_holds_up_second_judgements_alone(
+def test_a_broker_of_labels_that_is_away_is_told_and_holds_up_second_judgements_alone(
     tmp_path: Path, world: World
 ) -> None:
     (tmp_path / "reference.profile").write_bytes((world.folder / "reference.profile").read_bytes())
