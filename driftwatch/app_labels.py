@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from detectors.profile import Profile
 from driftwatch.app_figures import make_figures
 from driftwatch.config import Config
+from driftwatch.config_connections import FileSource
 from driftwatch.label_clock import LabelClock
 from driftwatch.label_log import LabelLog
 from driftwatch.labels import LabelBook
@@ -26,5 +27,7 @@ def make_labels(config: Config, schema: Schema, known: Iterable[Profile], *, sto
     counters = {profile.hash: OutcomeCounter(profile, schema, figures) for profile in known}
     book = LabelBook(terms, schema, counters, LabelLog() if stored else None)
     clock = LabelClock(window.lateness)
-    beside = stored and config.labels is not None  # what is replayed comes from files, of which all are there
+    source = config.source
+    grows = isinstance(source, FileSource) and source.follow and source.path.labels is not None
+    beside = stored and (config.labels is not None or grows)  # what is replayed is all there
     return LateLabels(book, clock, lambda profile: OutcomeCounter(profile, schema, figures), beside=beside)

@@ -92,7 +92,7 @@ def make_feed(
     if isinstance(config.labels, KafkaLabels):
         labels = kafka = make_kafka_source(config.labels, config, config_path, member, lacks.labels)
     elif isinstance(config.labels, FileLabels):
-        labels = make_label_file(config.labels, schema, read_before(remembered))
+        labels = make_label_file(config.labels.path, config.labels.follow, schema, read_before(remembered))
     elif spool is not None:
         labels = http.HttpSource(spool)
     both = LabelsBeside(feed.source, labels, before=remembered_beside(config, remembered))
@@ -167,16 +167,16 @@ def make_source(config: Config, schema: Schema, before: ReadBefore | None) -> So
     )
     if labels is None:
         return predictions
-    if source.follow:
-        raise ConfigError("`source.follow` must be false beside a file of labels; two growing files are not yet read.")
     if schema.label is None:
         raise ConfigError("`source.path.labels` must stand beside `events.label`, which says what a label is. Add it.")
+    if source.follow:
+        return LabelsBeside(predictions, make_label_file(labels, True, schema, before))
     return MergedSource([predictions, open_file_source(labels, only_labels(schema))], schema, labels={1})
 
 
-def make_label_file(labels: FileLabels, schema: Schema, before: ReadBefore) -> Source:
-    """The file that labels come from while predictions come another way. Raises ConfigError."""
-    return open_file_source(labels.path, only_labels(schema), follow=labels.follow, before=before, warn=log.error)
+def make_label_file(path: Path, follow: bool, schema: Schema, before: ReadBefore | None) -> Source:
+    """The file that labels come from beside predictions that may go on coming. Raises ConfigError."""
+    return open_file_source(path, only_labels(schema), follow=follow, before=before, warn=log.error)
 
 
 def open_intake(

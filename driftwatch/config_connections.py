@@ -161,6 +161,15 @@ class FileSource(Section):
     )
     follow: bool = Field(default=False, description=FOLLOW)
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        """What is read of a log that is rotated is remembered by its name."""
+        predictions, labels = self.path.predictions, self.path.labels
+        if self.follow and labels is not None and predictions.name == labels.name:
+            text = f"must have another name than predictions beside `follow`; got {labels.name} twice. Rename one."
+            raise Contradiction((("path", "labels"), text))
+        return self
+
 
 class FileLabels(Section):
     """Labels from a file, while predictions come another way."""

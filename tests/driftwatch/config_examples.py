@@ -112,6 +112,8 @@ WRONG = [
     ("source", {"kind": "http", "port": 70000}, "source.port: must be at most 65535; got 70000."),
     ("source", {"kind": "http", "port": 80, "max_body": "8 megs"}, "source.max_body: must be a size above 0 such as "
      "500kB, 8MiB or 1GiB; got '8 megs'."),
+    ("source", {"kind": "file", "path": {"predictions": "a/x.jsonl", "labels": "b/x.jsonl"}, "follow": True},
+     "source.path.labels: must have another name than predictions beside `follow`; got x.jsonl twice. Rename one."),
     ("labels", {"kind": "http", "port": 80}, "labels: must stand beside `events.label`, which says what a label is; "
      "got it alone."),
     ("labels", {"kind": "kafka", "brokers": ["b:1"], "topics": {"predictions": ["p"]}},

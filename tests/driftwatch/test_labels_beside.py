@@ -133,6 +133,24 @@ def test_predictions_over_http_and_labels_from_kafka(client: str, broker: Any, w
     assert world.killed(config, lines(world.predictions), port, list(POINTS)) >= 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("of_kafka", ["predictions", "labels"])
+def test_it_may_be_killed_at_every_single_write(of_kafka: str, point: str, broker: Any, world: World) -> None:
+    port, n_killed = free_port(), 0
+    topic = topic_of(broker, getattr(world, of_kafka))
+    web = {"kind": "http", "port": port, "host": "127.0.0.1"}
+    source, labels = (topic, web) if of_kafka == "predictions" else (web, topic)
+    config = world.config(source=source, labels=labels)
+    with sending(port, label_bodies(world.labels) if labels is web else lines(world.predictions)):
+        while world.live(config, point, 2):
+            n_killed += 1
+            assert n_killed < 100
+    log.info("%s from Kafka, %s: %d kills", of_kafka, point, n_killed)
+    assert n_killed >= 2
+    world.agrees(config)
+
+
 def test_until_both_sources_have_a_shard_nobody_knows_how_far_labels_have_come(world: World) -> None:
     config = load(world.config(source={"kind": "http", "port": 0}, labels={"kind": "file", "path": "labels.csv"}))
     labels = make_labels(config, config.event_schema(), [], stored=True)
@@ -173,6 +191,20 @@ def test_predictions_over_http_and_labels_from_a_file(world: World) -> None:
     labels = {"kind": "file", "path": "../labels.jsonl"}
     config = world.config(source={"kind": "http", "port": port, "host": "127.0.0.1"}, labels=labels)
     assert world.killed(config, lines(world.predictions), port, ["before a save", "after a save"]) == 2
+
+
+def test_two_files_that_grow(world: World) -> None:
+    path = {"predictions": "growing.jsonl", "labels": "outcomes.jsonl"}
+    config = world.config(source={"kind": "file", "path": path, "follow": True})
+    some, outcomes = (config.parent / name for name in path.values())
+    write_events(some, world.predictions[:600])
+    write_events(outcomes, world.labels[:300])
+    assert world.live(config, "after a save", 3)
+    write_events(some, world.predictions[600:], "ab")
+    assert world.live(config, "amid a save", 2)
+    write_events(outcomes, world.labels[300:], "ab")
+    assert not world.live(config)
+    world.agrees(config)
 
 
 @pytest.mark.slow  # the topic is read to its end once it was quiet for half a minute
