@@ -41,8 +41,6 @@ def page() -> str:
     schema = json_schema()
     lines = [_INTRODUCTION + starting_config(None) + "```", "", "## Top level", "", *_table(schema, schema)]
     for name, section in schema["properties"].items():
-        if name == "labels":
-            continue  # the same kinds as `source`
         lines += _section(name, section, schema, depth=2)
     return "\n".join(lines) + "\n"
 

@@ -22,9 +22,9 @@ from driftwatch.alarms import Persistence
 from driftwatch.app_figures import make_counters, make_figures, make_model_metrics
 from driftwatch.app_labels import make_labels
 from driftwatch.app_learning import make_learner
-from driftwatch.app_sources import make_feed, make_file_feed, open_intake
+from driftwatch.app_sources import Feed, Lacks, make_feed, make_file_feed, open_intake
 from driftwatch.config import Config
-from driftwatch.config_connections import HttpSource, PrometheusSink, WebhookSink
+from driftwatch.config_connections import PrometheusSink, WebhookSink
 from driftwatch.count_window import CountWindower
 from driftwatch.counters import Counters
 from driftwatch.dead_letters import DeadLetters
@@ -39,14 +39,12 @@ from driftwatch.outbox import Message
 from driftwatch.pipeline import DecisionSink, Parts, Pipeline
 from driftwatch.policy import Policy
 from driftwatch.profile_desk import ProfileDesk
-from driftwatch.protocols import Source
 from driftwatch.records import Schema, Stream
 from driftwatch.server import Health, Server
 from driftwatch.sinks.delivery import Delivery
 from driftwatch.sinks.log import LogSink
 from driftwatch.sinks.prometheus import PrometheusSink as Gauges
 from driftwatch.sinks.webhook import WebhookTarget, cloud_event
-from driftwatch.sources.kafka import KafkaSource as KafkaEvents
 from driftwatch.store import Remembered, Store
 from driftwatch.time_window import TimeWindower
 from driftwatch.window import NO_LEDGERS, CountWindows, Ledgers, TimeWindows, Windower
@@ -158,6 +156,7 @@ class Runtime:
     pipeline: Pipeline | None = None
     lacks: str | None = "the profile is not loaded yet"
     source_lacks: str | None = None
+    labels_lack: str | None = None
     store_lacks: str | None = None
 
     def stop(self, signum: int, frame: FrameType | None) -> None:
@@ -173,11 +172,16 @@ class Runtime:
 
     def show_ready(self) -> None:
         """Tells the probes what is missing."""
-        self.health.ready(self.lacks, self.source_lacks, self.store_lacks)
+        self.health.ready(self.lacks, self.source_lacks, self.store_lacks, beside=self.labels_lack)
 
     def source_is(self, lacks: str | None) -> None:
         """Notes what keeps the source from being read; None = nothing."""
         self.source_lacks = lacks
+        self.show_ready()
+
+    def labels_are(self, lack: str | None) -> None:
+        """Notes what keeps labels that come another way from being read: windows close without them."""
+        self.labels_lack = lack
         self.show_ready()
 
     def profile_lacks(self, lacks: str | None) -> None:
@@ -247,17 +251,14 @@ def run(config: Config, config_path: Path) -> None:
         store = Store.open(config.state.path, model=config.model.name, keep_s=config.state.keep)
         stack.callback(store.close)
         remembered = store.load()
-        spool = None
-        if isinstance(config.source, HttpSource):
-            spool, ingest = open_intake(config.source, config, remembered, metrics, runtime.source_is)
-            stack.callback(spool.close)
-            stack.callback(ingest.close)
+        lacks = Lacks(runtime.source_is, runtime.labels_are)
+        spool = open_intake(config, remembered, metrics, lacks, stack)
         found = references.profiles_for(config, config_path, store, runtime.health.turned)
         schema = references.schema_with_hints(config, found)
         assigned = references.assignments(store, found, remembered)
-        feed = make_feed(config, config_path, schema, remembered, spool, member=store.store_id, lacks=runtime.source_is)
-        if isinstance(feed.source, KafkaEvents):
-            stack.callback(feed.source.leave)
+        feed = make_feed(config, config_path, schema, remembered, spool, member=store.store_id, lacks=lacks)
+        if feed.kafka is not None:
+            stack.callback(feed.kafka.leave)
         dead = DeadLetters(config.state.path.parent / "dead")
         stack.callback(dead.close)
         outbox = store.outbox()
@@ -284,7 +285,7 @@ def run(config: Config, config_path: Path) -> None:
             metrics=metrics,
             messages=make_messages(config),
             safely=runtime.safely,
-            committed=lambda: show_committed(delivery, metrics, feed.source, live),
+            committed=lambda: show_committed(delivery, metrics, feed, live),
             turned=lambda n_records: runtime.health.turned(),
             dedupe=config.dedupe_size,
             halves=feed.halves,
@@ -306,11 +307,11 @@ def run(config: Config, config_path: Path) -> None:
             log.warning("%d webhooks wait in the outbox; the next start sends them", len(left))
 
 
-def show_committed(delivery: Delivery, metrics: Metrics, source: Source, live: LiveProfiles) -> None:
+def show_committed(delivery: Delivery, metrics: Metrics, feed: Feed, live: LiveProfiles) -> None:
     """After each transaction: the outbox is sent, profiles that came are used, and what is not read yet is shown."""
     delivery.wake()
     live.step()
-    if isinstance(source, KafkaEvents) and (lag := source.lag) is not None:
+    if feed.kafka is not None and (lag := feed.kafka.lag) is not None:
         metrics.consumer_lag_records.set(lag)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from detectors.profile import Profile
 from driftwatch.app_figures import make_figures
 from driftwatch.config import Config
+from driftwatch.config_connections import FileSource
 from driftwatch.label_clock import LabelClock
 from driftwatch.label_log import LabelLog
 from driftwatch.labels import LabelBook
@@ -25,4 +26,8 @@ def make_labels(config: Config, schema: Schema, known: Iterable[Profile], *, sto
     figures = make_figures(config)
     counters = {profile.hash: OutcomeCounter(profile, schema, figures) for profile in known}
     book = LabelBook(terms, schema, counters, LabelLog() if stored else None)
-    return LateLabels(book, LabelClock(window.lateness), lambda profile: OutcomeCounter(profile, schema, figures))
+    clock = LabelClock(window.lateness)
+    source = config.source
+    grows = isinstance(source, FileSource) and source.follow and source.path.labels is not None
+    beside = stored and (config.labels is not None or grows)  # what is replayed is all there
+    return LateLabels(book, clock, lambda profile: OutcomeCounter(profile, schema, figures), beside=beside)

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from driftwatch import config_errors, config_yaml
-from driftwatch.config_connections import LogSink, Sink, Source
+from driftwatch.config_connections import Labels, LogSink, Sink, Source, wrong_labels
 from driftwatch.config_errors import Contradiction
 from driftwatch.config_events import Events
 from driftwatch.config_types import (
@@ -220,8 +220,8 @@ class Config(Section):
 
     model: Model
     source: Source | None = Field(default=None, description="Where events come from; `driftwatch run` needs it.")
-    labels: Source | None = Field(
-        default=None, description="Where labels come from, as `source`. Not yet there: they come where predictions do."
+    labels: Labels | None = Field(
+        default=None, description="Where labels come from that come another way. Default: where predictions do."
     )
     events: Events
     reference: Reference | None = Field(
@@ -243,17 +243,20 @@ class Config(Section):
             wrong.append((("alarms", "budget"), text))
         if self.window.count is not None and self.events.label is None and "lateness" in self.window.model_fields_set:
             wrong.append((("window", "lateness"), NO_CLOCK))
-        if self.labels is not None and self.events.label is None:
-            wrong.append((("labels",), "must stand beside `events.label`, which says what a label is; got it alone."))
+        if self.labels is not None:
+            wrong += wrong_labels(self.source, self.labels)
+            if self.events.label is None:
+                text = "must stand beside `events.label`, which says what a label is; got it alone."
+                wrong.append((("labels",), text))
         vectors = [name for name, feature in self.events.features.items() if feature.kind == "embedding"]
         if self.reference is not None and self.reference.learn is not None and vectors:
             text = f"must be left out where {vectors[0]!r} is an embedding: its length comes from a reference."
             wrong.append((("reference", "learn"), f"{text} Give `path` or `profile`."))
-        ports = [self.source.port] if self.source is not None and self.source.kind == "http" else []
+        ports = [way.port for way in (self.source, self.labels) if way is not None and way.kind == "http"]
         for index, sink in enumerate(self.sinks):
             if sink.kind == "prometheus":
                 if sink.port in ports and sink.port != 0:
-                    text = f"must differ from the source's port and every other sink's; got {sink.port}."
+                    text = f"must differ from every source's port and every other sink's; got {sink.port}."
                     wrong.append((("sinks", index, "port"), text))
                 ports.append(sink.port)
         schema = self.event_schema()

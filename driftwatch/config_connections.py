@@ -2,6 +2,7 @@
 
 import fnmatch
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from driftwatch.config_types import (
     one_or_list,
     short_form,
 )
+from driftwatch.config_yaml import Problem
 from driftwatch.errors import ConfigError
 
 EVENT_TYPES = tuple(
@@ -28,6 +30,7 @@ EVENT_TYPES = tuple(
 Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1)]
 MATCH = "Event time in which a request waits for its response."
+FOLLOW = "Read on as the file grows and is rotated."
 
 
 def read_secret(path: Path) -> str:
@@ -63,14 +66,9 @@ class Topics(Section):
         return self
 
 
-class KafkaSource(Section):
-    """Events from Kafka."""
-
+class _Kafka(Section):
     kind: Literal["kafka"] = Field(description="kafka.")
     brokers: tuple[Text, ...] = Field(min_length=1, description="Brokers to begin with, each HOST:PORT.")
-    topics: Annotated[Topics, short_form(_predictions, list[str] | Topics)] = Field(
-        description="Topics by what they carry: predictions, features, labels; a plain list means predictions."
-    )
     group: Text | None = Field(default=None, description="The consumer group. Default: driftwatch-MODEL.")
     client: Literal["kafka-python", "confluent"] = Field(default="kafka-python", description="The client library.")
     settings: dict[str, Scalar] = Field(
@@ -78,7 +76,6 @@ class KafkaSource(Section):
         repr=False,
         description="The client's own settings, dotted names for both; `*.password_file` reads a secret.",
     )
-    match: PositiveDuration = Field(default=60.0, description=MATCH)
 
     def client_settings(self, folder: Path) -> dict[str, str | int | float | bool]:
         """The settings with every `NAME.password_file` read (relative to `folder`) into `NAME.password`.
@@ -91,15 +88,28 @@ class KafkaSource(Section):
         }
 
 
+class KafkaSource(_Kafka):
+    """Events from Kafka."""
+
+    topics: Annotated[Topics, short_form(_predictions, list[str] | Topics)] = Field(
+        description="Topics by what they carry: predictions, features, labels; a plain list means predictions."
+    )
+    match: PositiveDuration = Field(default=60.0, description=MATCH)
+
+
+class KafkaLabels(_Kafka):
+    """Labels from Kafka, while predictions come another way."""
+
+    topics: tuple[Text, ...] = Field(min_length=1, description="Topics of label events.")
+
+
 class Spool(Section):
     """Bodies that were accepted and are not yet judged, on disk."""
 
     max_bytes: Size = Field(default=2**30, description="Most bytes that it may hold.")
 
 
-class HttpSource(Section):
-    """Events sent to driftwatch over HTTP."""
-
+class _Http(Section):
     kind: Literal["http"] = Field(description="http.")
     port: Port = Field(description="The port that driftwatch listens on.")
     host: Text = Field(default="0.0.0.0", description="The address that it listens on.")
@@ -113,7 +123,6 @@ class HttpSource(Section):
     durable: Literal["write", "fsync"] = Field(
         default="write", description="An answered body survives a kill (write), or loss of power as well (fsync)."
     )
-    match: PositiveDuration = Field(default=60.0, description=MATCH)
     max_body: Size = Field(default=8 * 2**20, description="Longest body that is accepted.")
 
     def tokens(self) -> tuple[str, ...]:
@@ -124,6 +133,16 @@ class HttpSource(Section):
         if not tokens:
             raise ConfigError(f"{self.tokens_file}: must hold a token, one a line; got empty lines.")
         return tokens
+
+
+class HttpSource(_Http):
+    """Events sent to driftwatch over HTTP."""
+
+    match: PositiveDuration = Field(default=60.0, description=MATCH)
+
+
+class HttpLabels(_Http):
+    """Labels sent to driftwatch over HTTP (POST /v1/labels), while predictions come another way."""
 
 
 class FilePaths(Section):
@@ -140,7 +159,24 @@ class FileSource(Section):
     path: Annotated[FilePaths, short_form(_predictions, str | FilePaths)] = Field(
         description="JSONL, CSV or Parquet file, or - for standard input; {predictions: FILE, labels: FILE} for two."
     )
-    follow: bool = Field(default=False, description="Read on as the file grows and is rotated.")
+    follow: bool = Field(default=False, description=FOLLOW)
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        """What is read of a log that is rotated is remembered by its name."""
+        predictions, labels = self.path.predictions, self.path.labels
+        if self.follow and labels is not None and predictions.name == labels.name:
+            text = f"must have another name than predictions beside `follow`; got {labels.name} twice. Rename one."
+            raise Contradiction((("path", "labels"), text))
+        return self
+
+
+class FileLabels(Section):
+    """Labels from a file, while predictions come another way."""
+
+    kind: Literal["file"] = Field(description="file.")
+    path: ConfigPath = Field(description="JSONL, CSV or Parquet file of label events.")
+    follow: bool = Field(default=False, description=FOLLOW)
 
 
 class PrometheusSink(Section):
@@ -231,4 +267,23 @@ class WebhookSink(Section):
 
 
 Source = Annotated[KafkaSource | HttpSource | FileSource, Field(discriminator="kind")]
+Labels = Annotated[KafkaLabels | HttpLabels | FileLabels, Field(discriminator="kind")]
 Sink = Annotated[PrometheusSink | LogSink | WebhookSink, Field(discriminator="kind")]
+
+_INSTEAD = {
+    "http": "Send labels to the source's own port (POST /v1/labels)",
+    "kafka": "Name the topic, on the same brokers, in `source.topics.labels`",
+    "file": "Name the file in `source.path.labels`",
+}
+"""What to do where labels come the same way as predictions."""
+
+
+def wrong_labels(
+    source: KafkaSource | HttpSource | FileSource | None, labels: KafkaLabels | HttpLabels | FileLabels
+) -> Iterator[Problem]:
+    """What is wrong about a source of labels beside that of predictions."""
+    if source is not None and source.kind == labels.kind:
+        text = f"must differ from `source.kind`; got {labels.kind} twice. {_INSTEAD[labels.kind]}, without `labels`."
+        yield ("labels", "kind"), text
+    if isinstance(labels, FileLabels) and labels.path == Path("-"):
+        yield ("labels", "path"), "must be a file; got standard input, whose end nobody could tell. Write it to a file."

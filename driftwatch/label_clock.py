@@ -38,6 +38,10 @@ class LabelClock:
         self.tick(now_s)
         self._held[shard] = _Held(Clock(clock_s), self._now_s)
 
+    def holds(self, shard: Shard) -> bool:
+        """Whether a shard is being read."""
+        return shard in self._held
+
     def drop(self, shard: Shard) -> None:
         """A shard is another's now."""
         self._held.pop(shard, None)

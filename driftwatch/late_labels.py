@@ -1,6 +1,7 @@
 """Late labels as the loop meets them: where they come from, how far they have come, and which windows are due."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 import numpy as np
 
@@ -15,22 +16,37 @@ from driftwatch.records import Decoded, Labels, Shard, Window
 from driftwatch.window import ShardState
 
 JOINED_TOGETHER = 8192  # labels at least, where nothing asks for them before: few at a time cost more each
+PREDICTIONS, LABELS = Shard("predictions of any shard"), Shard("labels of any shard")
 MOST_LOOKED_AT = 2000  # windows that wait, for provisional figures: about a week of those of five minutes
 
 
 class LateLabels:
-    """The book of labels, with the shards and the watermark that it follows; `counter_of` a profile counts them."""
+    """The book of labels, with the shards and the watermark that it follows; `counter_of` a profile counts them.
 
-    def __init__(self, book: LabelBook, clock: LabelClock, counter_of: Callable[[Profile], OutcomeCounter]) -> None:
-        self.book, self.clock, self._counter_of = book, clock, counter_of
+    `beside`: labels come from a source of their own. One of the two may be connected long before the other: until the
+    other has a shard, one that is silent stands for it, so that what it brings is not too late for its window.
+    """
+
+    def __init__(
+        self,
+        book: LabelBook,
+        clock: LabelClock,
+        counter_of: Callable[[Profile], OutcomeCounter],
+        *,
+        beside: bool = False,
+    ) -> None:
+        self.book, self.clock, self._counter_of, self._beside = book, clock, counter_of, beside
         self.shards = LabelShards()
         self._only_labels: set[Shard] = set()
+        self._others: set[Shard] = set()
         self._new: list[Labels] = []  # not joined yet
 
-    def restore(self, shards: Mapping[Shard, ShardState], state: LabelState) -> None:
+    def restore(self, shards: Mapping[Shard, ShardState], state: LabelState, now_s: float) -> None:
         """Goes on from what was stored. Raises StateError."""
         self.shards.restore(dict(shards))
         label_checkpoint.restore(self.book, state)
+        self.clock.tick(now_s)
+        self._stand_in()
 
     def know(self, profile: Profile) -> None:
         """Counts what is judged on one more profile."""
@@ -47,10 +63,21 @@ class LateLabels:
         self.shards.assign(event.shard, position)
         known = self.shards.state(event.shard)
         self.clock.hold(event.shard, () if known is None else known.clock_s, now_s)
+        self._stand_in()
 
     def watch(self, shard: Shard, clock_s: tuple[float, ...], now_s: float) -> None:
         """A shard of predictions, which may hold labels as well, is read from now on."""
+        self._others.add(shard)
         self.clock.hold(shard, clock_s, now_s)
+        self._stand_in()
+
+    def _stand_in(self) -> None:
+        """Has a silent shard stand for a source of which none is held, and no longer once one is."""
+        for stand_in, held in ((PREDICTIONS, self._others), (LABELS, self._only_labels)):
+            if held:
+                self.clock.drop(stand_in)
+            elif self._beside and not self.clock.holds(stand_in):
+                self.clock.hold(stand_in, (), -inf)
 
     def drop(self, shard: Shard) -> None:
         """A shard is another's now."""
@@ -58,6 +85,8 @@ class LateLabels:
         if shard in self._only_labels:
             self.shards.revoke(shard)
             self._only_labels.discard(shard)
+        self._others.discard(shard)
+        self._stand_in()
 
     def take(self, shard: Shard, decoded: Decoded, now_s: float) -> None:
         """What a batch held of labels, once its predictions are counted."""

@@ -101,7 +101,7 @@ class Pipeline:
         if parts.halves is not None:
             parts.halves.restore(remembered.halves)
         if parts.labels is not None:
-            parts.labels.restore(self._shards, remembered.labels)
+            parts.labels.restore(self._shards, remembered.labels, parts.clock())
         self._seen: dict[Shard, Seen] = {}
         self._anew: set[Shard] = set()  # shards whose stored ids do not count any more
         self._rows, self._saved_s, self._provisional_s = 0, parts.clock(), -inf
@@ -156,9 +156,9 @@ class Pipeline:
                         self._p.learner.at_end(shard)
             case Revoked(shard):
                 self._let_go(shard)
-            case Held(shards, of, gone):
+            case Held(shards, of, gone, beside):
                 self._share = None if of is None or of <= len(shards) else (tuple(sorted(shards)), of)
-                for shard in self._shards.keys() - shards - self._anew:
+                for shard in self._shards.keys() - shards - beside - self._anew:
                     if not shard.startswith(gone):
                         self._let_go(shard)
             case _:

@@ -35,12 +35,14 @@ class Held:
     """All shards that are ours since the last assignment: what is remembered of others is theirs to judge.
 
     `of`: how many shards the source has, ours and others', where it knows. `gone`: the beginnings of the names of those
-    that are nobody's, since the source lost them: what is remembered of them is kept.
+    that are nobody's, since the source lost them: what is remembered of them is kept. `beside`: ours as well, of
+    another source, which are in no share.
     """
 
     shards: frozenset[Shard]
     of: int | None = None
     gone: tuple[str, ...] = ()
+    beside: Set[Shard] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

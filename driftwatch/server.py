@@ -32,10 +32,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How the loop is: when it last turned (seconds of the clock given), and what keeps it from being ready."""
+    """How the loop is: when it last turned (seconds of the clock given), and what keeps it from being ready.
+
+    `beside`: what is missing as well, and keeps it from nothing but the labels.
+    """
 
     turned_s: float
     missing: tuple[str, ...]
+    beside: str | None = None
 
 
 class Health:
@@ -54,10 +58,14 @@ class Health:
         with self._lock:
             self._snapshot = replace(self._snapshot, turned_s=self._clock())
 
-    def ready(self, *missing: str | None) -> None:
-        """State what is missing, all of it each time; `ready()` and `ready(None)` = nothing is."""
+    def ready(self, *missing: str | None, beside: str | None = None) -> None:
+        """State what is missing, all of it each time; `ready()` and `ready(None)` = nothing is.
+
+        `beside`: why no labels come from a source of their own. Events are judged without them.
+        """
         with self._lock:
-            self._snapshot = replace(self._snapshot, missing=tuple(m for m in missing if m is not None))
+            there = tuple(m for m in missing if m is not None)
+            self._snapshot = replace(self._snapshot, missing=there, beside=beside)
 
     def snapshot(self) -> Snapshot:
         """The state now."""
@@ -172,9 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
                 why = f"the loop has not turned for {still_s:.0f} s; the limit is {TURN_LIMIT_S:.0f} s"
                 self._text(HTTPStatus.SERVICE_UNAVAILABLE, why)
         elif path == "/readyz":
-            missing = self.server.health.snapshot().missing
-            status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
-            self._text(status, "\n".join(missing) or "ok")
+            found = self.server.health.snapshot()
+            status = HTTPStatus.SERVICE_UNAVAILABLE if found.missing else HTTPStatus.OK
+            beside = [] if found.beside is None else [f"labels: {found.beside}"]
+            self._text(status, "\n".join([*(found.missing or ("ok",)), *beside]))
         else:
             self._show_profile()
 

@@ -80,7 +80,7 @@ class ConfluentClient:
             self._consumer = Consumer(merged(own, FIXED, connection.settings))
         except (KafkaException, TypeError, ValueError) as error:
             said = error.args[0].str() if isinstance(error, KafkaException) else str(error)
-            raise ConfigError(f"`source.settings` must suit confluent-kafka: {said}. Correct it.") from error
+            raise ConfigError(f"`settings` must suit confluent-kafka: {said}. Correct it.") from error
         self._subscribe()
 
     def _subscribe(self) -> None:

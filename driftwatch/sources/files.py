@@ -61,7 +61,7 @@ class JsonLinesSource:
     ) -> None:
         if follow and (path == "-" or Path(path).suffix == ".gz"):
             raise ConfigError(
-                f"`source.follow` must be false unless `source.path` is a plain file of JSON lines; got {str(path)!r}. "
+                f"`follow` must be false unless `path` is a plain file of JSON lines; got {str(path)!r}. "
                 "Leave `follow` out: standard input is read until it is closed, a compressed file does not grow."
             )
         self._path = None if path == "-" else Path(path)

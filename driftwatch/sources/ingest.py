@@ -49,6 +49,7 @@ class Terms:
     full: Literal["refuse", "shed"] = "refuse"
     durable: Literal["write", "fsync"] = "write"
     labels: bool = False  # whether anybody reads them
+    predictions: bool = True  # the same
 
 
 class Taken(NamedTuple):
@@ -127,7 +128,7 @@ class Intake:
             declared = request.headers.get("content-length", "")
             n_bytes = int(declared) if declared.isdecimal() else 0
         if n_bytes > self._terms.max_body:
-            return _too_large(f"a body must have at most {self._terms.max_body} bytes (`source.max_body`).")
+            return _too_large(f"a body must have at most {self._terms.max_body} bytes (`max_body`).")
         if self._held_bytes > MAX_HELD_BYTES:
             return _unavailable("too many bodies are coming in at once.")
         return None
@@ -162,6 +163,9 @@ class Intake:
             return Answer(HTTPStatus.UNAUTHORIZED, detail, (("www-authenticate", "Bearer"),))
         if request.path == "/v1/labels" and not self._terms.labels:
             return Answer(HTTPStatus.NOT_IMPLEMENTED, "nobody reads labels here: `events.label` says none.")
+        if request.path != "/v1/labels" and not self._terms.predictions:
+            detail = "only labels are read here (`labels` in the configuration): they go to /v1/labels."
+            return Answer(HTTPStatus.NOT_IMPLEMENTED, detail)
         encoding = request.headers.get("content-encoding", "identity").lower()
         if encoding not in {"identity", "gzip", "x-gzip"}:
             return _unsupported(f"`Content-Encoding` must be gzip or absent; got {encoding!r}.")
@@ -303,7 +307,7 @@ class IngestServer:
             self._socket = socket.create_server((host, port), backlog=1024)
         except (OSError, OverflowError) as error:
             raise ConfigError(
-                f"`source.port` must be free to listen on at {host!r}; got {port} ({error}). "
+                f"`port` must be free to listen on at {host!r}; got {port} ({error}). "
                 "Stop the process that holds it or choose another port."
             ) from error
         self.port: int = self._socket.getsockname()[1]

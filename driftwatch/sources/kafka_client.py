@@ -176,7 +176,7 @@ def merged(own: Mapping[str, Any], fixed: Set[str], settings: Mapping[str, Any])
     for name in settings:
         if name in fixed:
             raise ConfigError(
-                f"`source.settings` must not set {name}; got {settings[name]!r}. driftwatch sets it itself, "
+                f"`settings` must not set {name}; got {settings[name]!r}. driftwatch sets it itself, "
                 "so that nothing is lost or counted twice."
             )
     return {**own, **settings}
@@ -193,6 +193,6 @@ def fenced(member: str) -> SourceError:
 def refused(why: str) -> SourceError:
     """The broker does not let us in."""
     return SourceError(
-        f"the broker refuses this user: {why}. Correct the user, the password or the mechanism in `source.settings`, "
+        f"the broker refuses this user: {why}. Correct the user, the password or the mechanism in `settings`, "
         "or what the user may do."
     )

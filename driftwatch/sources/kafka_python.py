@@ -117,7 +117,7 @@ class KafkaPythonClient:
         try:
             return KafkaConsumer(**merged(own, FIXED, settings))
         except (errors.KafkaConfigurationError, TypeError, ValueError, AssertionError, ImportError) as error:
-            raise ConfigError(f"`source.settings` must suit kafka-python; {error}. Correct it.") from error
+            raise ConfigError(f"`settings` must suit kafka-python; {error}. Correct it.") from error
         except (errors.KafkaError, OSError) as error:
             for each in made:  # the client that was never finished has a thread
                 each.close()

@@ -111,7 +111,7 @@ class Spool:
         n_bytes = sum(_add_record(parts, body) for body in bodies)
         if self.n_bytes + n_bytes > self.max_bytes:
             raise SpoolFull(
-                f"`source.spool.max_bytes` must leave room for {n_bytes} bytes; got a spool of {self.n_bytes} of "
+                f"`spool.max_bytes` must leave room for {n_bytes} bytes; got a spool of {self.n_bytes} of "
                 f"{self.max_bytes} bytes that are not judged yet. Send less for a while, or raise it."
             )
         try:
@@ -143,7 +143,7 @@ class Spool:
         """Raises what an `append` of some KiB would."""
         path = self._folder / "probe"
         if self.n_bytes + 4096 > self.max_bytes:
-            raise SpoolFull(f"`source.spool.max_bytes` is reached: {self.n_bytes} bytes are not judged yet.")
+            raise SpoolFull(f"`spool.max_bytes` is reached: {self.n_bytes} bytes are not judged yet.")
         try:
             path.write_bytes(b"\0" * 4096)
             path.unlink()

@@ -43,11 +43,11 @@ def open_file_source(
         return JsonLinesSource(path, follow=follow, before=before, warn=warn)
     if not str(path).endswith(SUFFIXES):
         raise ConfigError(
-            f"`source.path` must end in one of {', '.join(SUFFIXES)}, or be `-`; got {str(path)!r}. "
+            f"`path` must end in one of {', '.join(SUFFIXES)}, or be `-`; got {str(path)!r}. "
             "Rename the file after what it holds."
         )
     if follow:
-        raise ConfigError(f"`source.follow` must be false unless the file holds JSON lines; got {str(path)!r}.")
+        raise ConfigError(f"`follow` must be false unless the file holds JSON lines; got {str(path)!r}.")
     return TabularSource(Path(path), schema)
 
 

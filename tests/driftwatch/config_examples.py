@@ -112,8 +112,12 @@ WRONG = [
     ("source", {"kind": "http", "port": 70000}, "source.port: must be at most 65535; got 70000."),
     ("source", {"kind": "http", "port": 80, "max_body": "8 megs"}, "source.max_body: must be a size above 0 such as "
      "500kB, 8MiB or 1GiB; got '8 megs'."),
-    ("labels", {"kind": "file", "path": "x"}, "labels: must stand beside `events.label`, which says what a label is; "
+    ("source", {"kind": "file", "path": {"predictions": "a/x.jsonl", "labels": "b/x.jsonl"}, "follow": True},
+     "source.path.labels: must have another name than predictions beside `follow`; got x.jsonl twice. Rename one."),
+    ("labels", {"kind": "http", "port": 80}, "labels: must stand beside `events.label`, which says what a label is; "
      "got it alone."),
+    ("labels", {"kind": "kafka", "brokers": ["b:1"], "topics": {"predictions": ["p"]}},
+     "labels.topics: must be a list; got a mapping."),
     ("events/features/age", "number", "events.features.age: must be one of numeric, categorical, embedding; "
      "got 'number'. Did you mean `numeric`?"),
     ("events/features/age", "text", "events.features.age: must be one of numeric, categorical, embedding; got 'text'. "
@@ -185,7 +189,7 @@ WRONG = [
     ("detectors/mmd", {"rows": -1}, "detectors.mmd.rows: must be at least 0; got -1."),
     ("sinks", [["log"]], "sinks[0]: must be a mapping of keys; got a list."),
     ("sinks", [{"kind": "log"}, {"kind": "log", "to": "x"}], "sinks[1].to: must be one of the keys kind; got 'to'."),
-    ("sinks", [{"kind": "prometheus"}, {"kind": "prometheus"}], "sinks[1].port: must differ from the source's port "
+    ("sinks", [{"kind": "prometheus"}, {"kind": "prometheus"}], "sinks[1].port: must differ from every source's port "
      "and every other sink's; got 9108."),
     ("state/path", None, "state.path: must be a path; got nothing."),
     ("performance", {"system": {"l": {"field": "x", "is": "quantiles"}}}, "performance.system.l.field: must be one of "

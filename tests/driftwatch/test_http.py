@@ -324,4 +324,4 @@ def test_a_port_that_is_taken_is_said_at_once(folder: Path) -> None:
         settings = write_config(folder, source={"kind": "http", "port": port, "host": "127.0.0.1"}, window=TIME)
         found = said("run", "-c", settings)
     assert found.code == 2
-    assert "`source.port` must be free" in found.err
+    assert "`port` must be free" in found.err

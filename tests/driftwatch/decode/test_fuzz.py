@@ -150,7 +150,13 @@ def test_broken_messages_over_kafka_are_each_counted_or_set_aside(
     def made(schema: Schema) -> Decoder:
         nothing = Remembered({}, {}, [], None, {})
         feed = app_sources.make_feed(
-            kafka_config, tmp_path / "config.yaml", schema, nothing, None, member="m", lacks=lambda text: None
+            kafka_config,
+            tmp_path / "config.yaml",
+            schema,
+            nothing,
+            None,
+            member="m",
+            lacks=app_sources.Lacks(print, print),
         )
         return feed.decoder
 

@@ -135,7 +135,7 @@ def test_a_shard_that_nobody_begins_is_not_read(log):
 
 @pytest.mark.parametrize("path", ["-", Path("a.jsonl.gz")])
 def test_only_a_plain_file_can_be_followed(path):
-    with pytest.raises(ConfigError, match=r"`source.follow` must be false"):
+    with pytest.raises(ConfigError, match=r"`follow` must be false"):
         JsonLinesSource(path, follow=True)
 
 

@@ -105,7 +105,7 @@ def test_a_body_that_is_too_long_is_refused_by_its_head_or_as_it_comes(tmp_path:
         assert served.post("/v1/predictions", b"x" * 1000).status == 200
         reply = served.post("/v1/predictions", b"x" * 1001)
         assert (reply.status, reply.headers["connection"]) == (413, "close")
-        assert "source.max_body" in reply.detail
+        assert "`max_body`" in reply.detail
         chunk = b"1f4\r\n" + b"x" * 500 + b"\r\n"
         head = b"POST /v1/predictions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
         assert served.raw(head + 2 * chunk + b"0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
@@ -139,7 +139,7 @@ def test_a_full_spool_refuses_until_there_is_room(tmp_path: Path, monkeypatch: p
         while (reply := served.post("/v1/predictions", b"x" * 900)).status == 200:
             pass
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
-        assert "source.spool.max_bytes" in reply.detail
+        assert "`spool.max_bytes`" in reply.detail
         (trouble,) = served.troubles
         assert "max_bytes" in str(trouble)
         served.spool.forget(served.spool.end)
@@ -234,5 +234,5 @@ def test_too_many_bodies_at_once_are_refused(served: Served, monkeypatch: pytest
 
 
 def test_a_port_that_is_taken_is_named(served: Served) -> None:
-    with pytest.raises(ConfigError, match=r"`source\.port` must be free"):
+    with pytest.raises(ConfigError, match=r"`port` must be free"):
         IngestServer("127.0.0.1", served.server.port, served.intake)

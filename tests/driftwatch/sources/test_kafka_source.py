@@ -280,7 +280,7 @@ def test_paused_shards_stay_paused_over_a_new_share() -> None:
 
 def test_what_driftwatch_sets_itself_cannot_be_set() -> None:
     assert merged({"a": 1, "b": 2}, frozenset({"g"}), {"b": 3}) == {"a": 1, "b": 3}
-    with pytest.raises(ConfigError, match=r"`source.settings` must not set g; got 'x'\."):
+    with pytest.raises(ConfigError, match=r"`settings` must not set g; got 'x'\."):
         merged({}, frozenset({"g"}), {"g": "x"})
 
 

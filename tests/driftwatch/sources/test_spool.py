@@ -81,7 +81,7 @@ def test_what_is_judged_is_deleted_and_makes_room(tmp_path: Path) -> None:
     spool = opened(tmp_path, max_bytes=1000, segment_bytes=100)
     for _ in range(9):
         spool.append(Body({}, [b"x" * 80], 0.0))
-    with pytest.raises(SpoolFull, match=r"`source\.spool\.max_bytes` must leave room"):
+    with pytest.raises(SpoolFull, match=r"`spool\.max_bytes` must leave room"):
         spool.append(Body({}, [b"x" * 80], 0.0))
     with pytest.raises(SpoolFull):
         spool.probe()

@@ -299,7 +299,7 @@ def test_json_lines_are_told_by_the_name(name):
 def test_a_name_that_says_nothing_is_refused_with_those_that_do(tmp_path):
     with pytest.raises(ConfigError, match=r"must end in one of \.jsonl, .*\.parquet, \.pq, or be `-`; got 'a\.xlsx'"):
         open_file_source(Path("a.xlsx"), schema())
-    with pytest.raises(ConfigError, match=r"`source.follow` must be false"):
+    with pytest.raises(ConfigError, match=r"`follow` must be false"):
         open_file_source(Path("a.csv"), schema(), follow=True)
     path = csv_file(tmp_path, "time,age\n1,2\n")
     assert isinstance(open_file_source(path, schema(AGE)), TabularSource)
