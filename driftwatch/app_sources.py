@@ -1,8 +1,8 @@
 """The sources, made from a configuration; what only one of them needs is imported where it is asked for."""
 
 import logging
-from collections.abc import Callable, Sequence, Set
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -79,7 +79,7 @@ def make_feed(
     form, source, kafka = config.events.decode, config.source, None
     if isinstance(source, HttpSource) and spool is not None:
         halves = Halves(source.match)
-        feed = Feed(http.HttpSource(spool), BodyDecoder(schema, halves, form), halves)
+        feed = Feed(http.HttpSource(spool), BodyDecoder(schema, halves), halves)  # the headers say what a body is
     elif isinstance(source, KafkaSource):
         halves = Halves(source.match)
         kafka = make_kafka_source(source, config, config_path, member, lacks.events)
@@ -92,7 +92,8 @@ def make_feed(
     if isinstance(config.labels, KafkaLabels):
         labels = kafka = make_kafka_source(config.labels, config, config_path, member, lacks.labels)
     elif isinstance(config.labels, FileLabels):
-        labels = make_label_file(config.labels.path, config.labels.follow, schema, read_before(remembered))
+        with under("labels"):
+            labels = make_label_file(config.labels.path, config.labels.follow, schema, read_before(remembered))
     elif spool is not None:
         labels = http.HttpSource(spool)
     both = LabelsBeside(feed.source, labels, before=remembered_beside(config, remembered))
@@ -162,16 +163,17 @@ def make_source(config: Config, schema: Schema, before: ReadBefore | None) -> So
     if not isinstance(source, FileSource):
         raise ConfigError(f"`source.kind` must be file; got {source.kind!r}. Replay a file, or run the sidecar.")
     place, labels = source.path.predictions, source.path.labels
-    predictions = open_file_source(
-        "-" if str(place) == "-" else Path(place), schema, follow=source.follow, before=before, warn=log.error
-    )
-    if labels is None:
-        return predictions
-    if schema.label is None:
-        raise ConfigError("`source.path.labels` must stand beside `events.label`, which says what a label is. Add it.")
-    if source.follow:
-        return LabelsBeside(predictions, make_label_file(labels, True, schema, before))
-    return MergedSource([predictions, open_file_source(labels, only_labels(schema))], schema, labels={1})
+    with under("source"):
+        predictions = open_file_source(
+            "-" if str(place) == "-" else Path(place), schema, follow=source.follow, before=before, warn=log.error
+        )
+        if labels is None:
+            return predictions
+        if schema.label is None:
+            raise ConfigError("`path.labels` must stand beside `events.label`, which says what a label is. Add it.")
+        if source.follow:
+            return LabelsBeside(predictions, make_label_file(labels, True, schema, before))
+        return MergedSource([predictions, open_file_source(labels, only_labels(schema))], schema, labels={1})
 
 
 def make_label_file(path: Path, follow: bool, schema: Schema, before: ReadBefore | None) -> Source:
@@ -197,7 +199,9 @@ def open_intake(
     tokens = None if source.tokens_file is None else Tokens(source.tokens_file, source.tokens)
     reads_labels, reads_predictions = config.events.label is not None, isinstance(source, HttpSource)
     terms = Terms(source.max_body, tokens, source.full, source.durable, reads_labels, reads_predictions)
-    spool = Spool(config.state.path.parent / "spool", position=position, max_bytes=source.spool.max_bytes)
+    section = "source" if reads_predictions else "labels"
+    with under(section):
+        spool = Spool(config.state.path.parent / "spool", position=position, max_bytes=source.spool.max_bytes)
     stack.callback(spool.close)
     metrics.add_http(lambda: spool.n_bytes, spool.max_bytes)
     intake = Intake(
@@ -207,7 +211,8 @@ def open_intake(
         on_answers=metrics.http_answers,
         on_shed=lambda: metrics.discarded("http", "shed"),
     )
-    server = IngestServer(source.host, source.port, intake)
+    with under(section):
+        server = IngestServer(source.host, source.port, intake)
     stack.callback(server.close)
     what = "events" if reads_predictions else "labels"
     paths = "/v1/predictions and /v1/events" if reads_predictions else "/v1/labels"
@@ -235,17 +240,27 @@ def make_kafka_source(
     )
 
     def connect() -> Client:  # a client library is imported where it is used only
-        if source.client == "kafka-python":
-            from driftwatch.sources.kafka_python import KafkaPythonClient
+        with under("labels" if isinstance(source, KafkaLabels) else "source"):
+            if source.client == "kafka-python":
+                from driftwatch.sources.kafka_python import KafkaPythonClient
 
-            return KafkaPythonClient(connection)
-        try:
-            from driftwatch.sources.confluent import ConfluentClient
-        except ImportError as error:
-            raise ConfigError(
-                f"`client` is confluent, which cannot be imported: {error}. "
-                "Install driftwatch-sidecar[kafka-fast], or leave `client` out."
-            ) from error
-        return ConfluentClient(connection)
+                return KafkaPythonClient(connection)
+            try:
+                from driftwatch.sources.confluent import ConfluentClient
+            except ImportError as error:
+                raise ConfigError(
+                    f"`client` is confluent, which cannot be imported: {error}. "
+                    "Install driftwatch-sidecar[kafka-fast], or leave `client` out."
+                ) from error
+            return ConfluentClient(connection)
 
     return KafkaEvents(connect, lacks, labels={*topics.labels} - {*topics.predictions, *topics.features})
+
+
+@contextmanager
+def under(section: str) -> Iterator[None]:
+    """Says of a ConfigError which of the two sections its keys are of: sources do not know."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"in `{section}`: {error}") from error

@@ -71,8 +71,8 @@ class Events(Section):
 
     decode: Literal["json", "cloudevents", "open-inference"] = Field(
         default="json",
-        description="What a message is whose headers do not say it: a plain JSON event; a CloudEvent with its "
-        "attributes around it; or a request or response of a model server, with an id in it.",
+        description="What a message is whose headers do not say it, as they do over HTTP: a plain JSON event; a "
+        "CloudEvent with its attributes around it; or a request or response of a model server, with an id in it.",
     )
     id: DottedPath = Field(default=("id",), description="Path of the event's id.")
     time: DottedPath = Field(default=("time",), description="Path of the event's time: RFC 3339 text, or a number.")

@@ -358,9 +358,9 @@ def test_a_full_disk_makes_it_not_ready_until_there_is_room_and_loses_nothing(
     readiness: list[str | None] = []
     ready = app.Health.ready
 
-    def noted(self: app.Health, *missing: str | None) -> None:
+    def noted(self: app.Health, *missing: str | None, beside: str | None = None) -> None:
         readiness.append(next(filter(None, missing), None))
-        ready(self, *missing)
+        ready(self, *missing, beside=beside)
 
     monkeypatch.setattr(app.Health, "ready", noted)
     stream = drifting(TWO_DRIFTS)

@@ -91,11 +91,13 @@ def test_a_file_of_labels_needs_events_label(tmp_path: Path, parts: Any) -> None
     assert "`events.label`" in found.err
 
 
-def test_labels_over_http(tmp_path: Path, parts: Any) -> None:
+@pytest.mark.parametrize("decode", ["json", "cloudevents"])
+def test_labels_over_http(tmp_path: Path, parts: Any, decode: str) -> None:
+    """Their path says that bodies are plain events, whatever messages without headers are."""
     predictions, labels = parts
     stream = merged(predictions, labels)
     want = replayed(settings(tmp_path), write_events(tmp_path / "events.jsonl", stream))
-    with sidecar(tmp_path, events=EVENTS) as running:
+    with sidecar(tmp_path, events=EVENTS | {"decode": decode}) as running:
         sender = Sender(running.port)
         for start in range(0, len(stream), 50):
             for is_label in (False, True):
