@@ -1,9 +1,10 @@
 """What late labels cost: a replay with them beside one without them, and a sidecar that holds as many as it may.
 
 `python -m benchmarks.labels [cost | memory]` prints tables. Costs are CPU time on one core, less that of a replay of an
-empty file. What else the machine does only ever adds to them, so the least of all rounds is told, by the least without
-labels; beside it the ratios within a round, which say how steady the machine was. The sidecar reads as many predictions
-as may wait, is killed, starts again on its state, and then reads labels for half of them.
+empty file. A machine that others use is not equally fast all the time: each replay is divided by those without labels
+right before and after it, and the median over rounds is told, with the quartiles that say how steady the machine was.
+The sidecar reads as many predictions as may wait, is killed, starts again on its state, and then reads labels for half
+of them.
 """
 
 import signal
@@ -26,11 +27,12 @@ from tqdm import tqdm
 from benchmarks import document
 from benchmarks.speed import MB, high_water, one_core, run
 
-EVENTS, ROUNDS, REFERENCE_ROWS = 200_000, 7, 20_000
+EVENTS, ROUNDS, REFERENCE_ROWS = 200_000, 9, 20_000
 T0_S, STEP_S, WINDOW, DELAY_S = 1_700_000_000, 0.01, "100s", 600.0
 SIZES, FEW = (25, 4), 4  # features
 MAX_PENDING, PORTION = 2_000_000, 10_000
 LABEL = {"name": "defaulted", "kind": "binary", "wait": "1d"}
+RUNS = 8  # a round
 WAYS = {"beside": ("in the event", 1.3), "apart": ("a file of label events", 1.6), "merged": ("among them", 1.6)}
 
 
@@ -98,19 +100,23 @@ def write_streams(folder: Path, kinds: Mapping[str, str], n: int) -> None:
 
 
 def costs(folder: Path, rounds: int, bar: "tqdm[None]") -> dict[str, np.ndarray]:
-    """CPU seconds of a replay of each way that labels come, (rounds,), less those of the start."""
+    """What a replay costs by one without labels, for each way that labels come, (rounds,)."""
     (folder / "empty.jsonl").write_bytes(b"")
-    ways = {"start": ["empty.jsonl"], "without": ["without.jsonl"], "beside": ["beside.jsonl"]}
-    ways |= {"apart": ["without.jsonl", "labels.jsonl"], "merged": ["merged.jsonl"]}
-    found: dict[str, list[float]] = {way: [] for way in ways}
+    streams = {"beside": ["beside.jsonl"], "apart": ["without.jsonl", "labels.jsonl"], "merged": ["merged.jsonl"]}
+
+    def seconds(*names: str, config: str = "without.yaml") -> float:
+        paths = [str(folder / name) for name in names]
+        bar.update()
+        return driftwatch("replay", *paths, "-c", str(folder / config), "--json", folder=folder)
+
+    found: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(rounds):
-        for way, names in ways.items():
-            config = folder / ("with.yaml" if way in WAYS else "without.yaml")
-            paths = [str(folder / name) for name in names]
-            found[way].append(driftwatch("replay", *paths, "-c", str(config), "--json", folder=folder))
-            bar.update()
-    start = min(found.pop("start"))
-    return {way: np.array(seconds) - start for way, seconds in found.items()}
+        start, before = seconds("empty.jsonl"), seconds("without.jsonl")
+        for way, names in streams.items():
+            taken, after = seconds(*names, config="with.yaml"), seconds("without.jsonl")
+            found[way].append((taken - start) / ((before + after) / 2 - start))
+            before = after
+    return {way: np.array(ratios) for way, ratios in found.items()}
 
 
 def prediction_lines(kinds: Mapping[str, str], n: int) -> Iterator[bytes]:
@@ -189,19 +195,16 @@ def measure_memory(folder: Path, most: int) -> list[list[str]]:
 def measure_cost(folder: Path, rounds: int) -> list[list[str]]:
     """Ratios of each way that labels come, for each number of features."""
     rows = []
-    with one_core(), tqdm(total=len(SIZES) * rounds * 5) as bar:
+    with one_core(), tqdm(total=len(SIZES) * rounds * RUNS) as bar:
         for n in SIZES:
             here = folder / str(n)
             here.mkdir(exist_ok=True)
             configure(here, features(n))
             write_streams(here, features(n), EVENTS)
-            found = costs(here, rounds, bar)
-            without = found.pop("without")
-            for way, seconds in found.items():
-                (what, most), each = WAYS[way], seconds / without
-                least, middle = seconds.min() / without.min(), f"{np.median(each):.2f}"
-                steady = f"{middle} ({each.min():.2f} – {each.max():.2f})"
-                rows.append([f"{n} features, {what}", f"{least:.2f}", steady, f"{most:.1f}"])
+            for way, ratios in costs(here, rounds, bar).items():
+                what, most = WAYS[way]
+                low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+                rows.append([f"{n} features, {what}", f"{middle:.2f}", f"{low:.2f} – {high:.2f}", f"{most:.1f}"])
     return rows
 
 
@@ -209,11 +212,11 @@ def main() -> None:
     """Measures and prints."""
     parser = document.parser(__doc__)
     parser.add_argument("what", choices=["cost", "memory"], nargs="?")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default {ROUNDS}")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if options.what != "memory":
-            head = ["labels", "times the replay without labels", "median of rounds (least – most)", "bar"]
+            head = ["labels", "times the replay without labels", "quartiles", "bar"]
             print(document.table(head, measure_cost(Path(name), options.rounds)))
     with tempfile.TemporaryDirectory() as name:
         if options.what != "cost":
