@@ -15,7 +15,7 @@ from driftwatch.protocols import Assigned
 from driftwatch.records import Decoded, Labels, Shard, Window
 from driftwatch.window import ShardState
 
-JOINED_TOGETHER = 8192  # labels at least, where nothing asks for them before: few at a time cost more each
+JOINED_TOGETHER = 4096  # labels at least, where nothing asks for them before: few at a time cost more each
 PREDICTIONS, LABELS = Shard("predictions of any shard"), Shard("labels of any shard")
 MOST_LOOKED_AT = 2000  # windows that wait, for provisional figures: about a week of those of five minutes
 

@@ -54,7 +54,7 @@ class JsonLinesSource:
         path: Path | Literal["-"],
         *,
         follow: bool = False,
-        batch_size: int = 10_000,
+        batch_size: int = 5000,
         sleep: Callable[[float], None] = time.sleep,
         before: ReadBefore | None = None,
         warn: Callable[[str], None] = lambda text: None,

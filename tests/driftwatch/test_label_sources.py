@@ -72,7 +72,7 @@ def test_how_much_is_read_at_a_time_changes_no_decision(
     some = [predictions, sorted(moved, key=lambda label: label["time"])] if apart_ else [merged(predictions, moved)]
     paths = [write_events(tmp_path / f"{i}.jsonl", events) for i, events in enumerate(some)]
     found = []
-    for batch_size, joined_together in ((3, 1), (100, 70), (2000, 8192)):
+    for batch_size, joined_together in ((3, 1), (100, 70), (2000, 4096)):
         monkeypatch.setitem(JsonLinesSource.__init__.__kwdefaults__, "batch_size", batch_size)
         monkeypatch.setattr(late_labels, "JOINED_TOGETHER", joined_together)
         found.append(said("replay", *paths, "-c", config, "--json").lines)
