@@ -17,7 +17,7 @@ import pytest
 from crash_trials import KILLED, driving
 from labelled import EVENTS, LABEL, apart, labelled
 from sidecar import TIME, WINDOW, decided, events, rounded, said, write_config, write_events
-from test_crash_live import sending
+from test_crash_live import sending, topic_of
 from test_http import Body, Sender, Sidecar, free_port, lines, sidecar, until
 
 from driftwatch.app_labels import make_labels
@@ -96,18 +96,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, labelled_profile: bytes) -> 
         assert [len(part) for part in made.want] == [N_FIRST, N_SECOND]
         assert [d["verdict"] for d in made.want[1]] == ["drift" if wrong else "ok" for wrong in WRONG[:N_SECOND]]
         yield made
-
-
-def topic_of(broker: Any, some: Sequence[Any]) -> dict[str, Any]:
-    """A topic that holds these; what of a source says where it is."""
-    pytest.importorskip("confluent_kafka", reason="needs confluent-kafka (the extra kafka-fast)")
-    from kafka_sidecar import group_of, new_topic, produce
-
-    if broker.kind == "tansu":
-        pytest.skip("needs a real Kafka: Tansu drops the metadata of commits and takes 20 s for a join")
-    topic = new_topic(broker.address)
-    produce(broker.address, topic, some)
-    return {"kind": "kafka", "brokers": [broker.address], "topics": [topic], "group": group_of(topic)}
 
 
 def label_bodies(labels: Sequence[Any]) -> list[Body]:
